@@ -17,7 +17,7 @@ from typing import Final
 from metrics.errors import MetricError
 from metrics.names import check_label_names
 
-__all__ = ["LabelKeys", "current_labels", "label_keys", "labels", "set_label_keys"]
+__all__ = ["LabelKeys", "current_labels", "label_keys", "labels", "process_keys", "set_label_keys"]
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 _current: ContextVar[Mapping[str, str]] = ContextVar("metrics_labels", default=_NO_LABELS)
@@ -35,7 +35,7 @@ def labels(**values: str) -> Iterator[Mapping[str, str]]:
     for name, value in values.items():
         if not isinstance(value, str):
             raise TypeError(f"label {name!r} must be text, not {type(value).__name__}")
-    _process_keys.check_known(values)
+    process_keys.check_known(values)
     merged = MappingProxyType({**_current.get(), **values})
     token = _current.set(merged)
     try:
@@ -55,12 +55,12 @@ def set_label_keys(*keys: str) -> None:
     The same keys again, in any order, are fine. Other keys raise `MetricError`, and so do any keys after a
     metric with context labels was declared without them: a metric's labels cannot change.
     """
-    _process_keys.set(keys)
+    process_keys.set(keys)
 
 
 def label_keys() -> tuple[str, ...]:
     """Returns the process-wide label keys in alphabetical order, `()` when none were set."""
-    return _process_keys.keys
+    return process_keys.keys
 
 
 class LabelKeys:
@@ -101,4 +101,4 @@ class LabelKeys:
             )
 
 
-_process_keys = LabelKeys()
+process_keys = LabelKeys()

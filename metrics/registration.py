@@ -51,7 +51,8 @@ def get_or_create(registry: CollectorRegistry, wanted: Declaration, make: Callab
         except DuplicateTimeseries as error:
             raise MetricClash(
                 f"{wanted.kind} {wanted.name} cannot be declared: the registry already has "
-                f"{', '.join(sorted(error.duplicates))} from elsewhere; use another scope or registry"
+                f"{', '.join(sorted(error.duplicates))}, registered elsewhere or a series of another metric; "
+                "use another name, scope or registry"
             ) from error
         known[wanted.name] = (wanted, made)
         return made

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from metrics.context import _process_keys, current_labels
+from metrics.context import current_labels, process_keys
 from metrics.errors import MetricError
 from metrics.names import check_label_names, check_metric_name, clean_flyte_name
 from metrics.registration import Declaration, get_or_create
@@ -204,11 +204,12 @@ class Scope:
         stopwatch = Stopwatch(self._declare(Histogram, full, help, names, buckets=bounds), unit)
         return ContextMetric(stopwatch, names) if context_labels else stopwatch
 
-    def collector(self, name: str, make: Callable[[], C], label_names: Sequence[str] = ()) -> C:
+    def collector(self, name: str, make: Callable[[], C], definition: object = None) -> C:
         """Registers a custom collector once under `name` and returns it, or the one registered before.
 
-        For values that are worked out at the time of a scrape. Custom collectors are not seen in
-        multi-process mode. Raises `MetricClash` when one of the collector's own families is taken.
+        For values that are worked out at the time of a scrape; multi-process mode does not see them. Raises
+        `MetricClash` when `definition`, what the collector was made from, is not equal to that of the one
+        registered before, and when a family of the collector is taken.
         """
 
         def make_and_register() -> C:
@@ -216,7 +217,9 @@ class Scope:
             self.registry.register(collector)
             return collector
 
-        declaration = Declaration(name=self.full_name(name), kind="collector", label_names=tuple(label_names))
+        declaration = Declaration(
+            name=self.full_name(name), kind="collector", details={"definition": definition}
+        )
         return get_or_create(self.registry, declaration, make_and_register)
 
     def _declare(
@@ -262,7 +265,7 @@ class ContextMetric(Generic[M]):
         if not self.label_names:
             return self.metric
         current = current_labels()
-        keys = _process_keys.keys
+        keys = process_keys.keys
         if unknown := extra.keys() - set(self.label_names):
             raise MetricError(f"{self.metric} has no label {', '.join(sorted(unknown))}")
         if missing := set(self.label_names) - extra.keys() - set(keys):
@@ -286,7 +289,7 @@ def _label_names(names: Sequence[str], *, context_labels: bool, reserved: str = 
     checked = check_label_names(names, reserved=reserved)
     if not context_labels:
         return checked
-    return tuple(sorted({*checked, *_process_keys.use()}))
+    return tuple(sorted({*checked, *process_keys.use()}))
 
 
 def _check_buckets(name: str, buckets: Sequence[float]) -> tuple[float, ...]:
