@@ -1,0 +1,33 @@
+"""Real servers for tests, benchmarks and demonstrations, provided by the project itself.
+
+    from tests.servers import radosgw
+
+    with radosgw.start() as server:
+        server.endpoint, server.access_key, server.secret_key
+
+Nothing here needs root, a container or a configured service: packages from Debian, PyPI and npm are unpacked into
+`$STOWSTORE_SERVERS` (default `~/.cache/stowstore/servers`), each server runs in a directory of its own with free
+ports on 127.0.0.1, and ends with the process that started it. On a command line: `python -m tests.servers --help`.
+"""
+
+from tests.servers.ceph import RadosGateway
+from tests.servers.kind import Kind
+from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
+from tests.servers.server import Server
+
+__all__ = [
+    "KINDS",
+    "Address",
+    "Identity",
+    "Kind",
+    "Server",
+    "ServerError",
+    "ServerFailed",
+    "ServerUnavailable",
+    "radosgw",
+]
+
+radosgw = RadosGateway()
+
+#: Every kind of server by its name.
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw,)}
