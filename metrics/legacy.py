@@ -127,9 +127,7 @@ class LegacyMetrics(Collector):
         for _, recorders in self._recorders.values():
             yield from recorders
 
-    def _record(
-        self, name: str, kinds: tuple[LegacyKind, ...], value: float, extra: Mapping[str, str]
-    ) -> None:
+    def _record(self, name: str, kinds: tuple[LegacyKind, ...], value: float, extra: Mapping[str, str]) -> None:
         if name not in self._recorders:
             raise MetricError(f"no legacy metric {name!r} in the table this was registered with")
         family, recorders = self._recorders[name]
@@ -182,9 +180,7 @@ class SlidingQuantiles:
     def quantiles(self, wanted: Sequence[float]) -> list[float]:
         """Returns for each of `wanted` the smallest value that many do not exceed, NaN if there is none."""
         self._expire()
-        weighted = sorted(
-            (value, seen[0] / len(sample)) for _, sample, seen in self._recent for value in sample
-        )
+        weighted = sorted((value, seen[0] / len(sample)) for _, sample, seen in self._recent for value in sample)
         if not weighted:
             return [math.nan] * len(wanted)
         ranks = list(accumulate(weight for _, weight in weighted))

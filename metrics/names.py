@@ -25,9 +25,7 @@ def check_metric_name(name: str, *, colons: bool) -> str:
     if not name:
         raise MetricError("a metric's name is empty: give it at least one letter")
     if not _METRIC_NAME.fullmatch(name):
-        raise MetricError(
-            f"metric name {name!r} is not valid: use letters, digits (not first) and underscores only"
-        )
+        raise MetricError(f"metric name {name!r} is not valid: use letters, digits (not first) and underscores only")
     if not colons and ":" in name:
         raise MetricError(
             f"metric name {name!r} has a colon, which Prometheus keeps for recording rules: "

@@ -67,9 +67,7 @@ class Scope:
     def full_name(self, name: str) -> str:
         """Returns `name` under this scope's prefix, checked (and cleaned under `Naming.FLYTE`)."""
         if not name:
-            raise MetricError(
-                f"a metric in scope {self.prefix!r} has an empty name: give it at least one letter"
-            )
+            raise MetricError(f"a metric in scope {self.prefix!r} has an empty name: give it at least one letter")
         if self.naming is Naming.FLYTE:
             return check_metric_name(clean_flyte_name(self.prefix + name), colons=True)
         return check_metric_name(self.prefix + name, colons=False)
@@ -217,18 +215,12 @@ class Scope:
             self.registry.register(collector)
             return collector
 
-        declaration = Declaration(
-            name=self.full_name(name), kind="collector", details={"definition": definition}
-        )
+        declaration = Declaration(name=self.full_name(name), kind="collector", details={"definition": definition})
         return get_or_create(self.registry, declaration, make_and_register)
 
-    def _declare(
-        self, kind: type[W], name: str, help: str, label_names: tuple[str, ...], **details: Any
-    ) -> W:
+    def _declare(self, kind: type[W], name: str, help: str, label_names: tuple[str, ...], **details: Any) -> W:
         full_name = self.full_name(name)
-        declaration = Declaration(
-            name=full_name, kind=kind.__name__.lower(), label_names=label_names, details=details
-        )
+        declaration = Declaration(name=full_name, kind=kind.__name__.lower(), label_names=label_names, details=details)
         return get_or_create(
             self.registry,
             declaration,
@@ -295,7 +287,5 @@ def _label_names(names: Sequence[str], *, context_labels: bool, reserved: str = 
 def _check_buckets(name: str, buckets: Sequence[float]) -> tuple[float, ...]:
     bounds = tuple(float(bound) for bound in buckets)
     if not bounds or any(low >= high for low, high in pairwise(bounds)) or bounds[0] != bounds[0]:
-        raise MetricError(
-            f"buckets of {name} must be at least one upper bound, each above the last: {bounds}"
-        )
+        raise MetricError(f"buckets of {name} must be at least one upper bound, each above the last: {bounds}")
     return bounds
