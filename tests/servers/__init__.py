@@ -10,9 +10,14 @@ Nothing here needs root, a container or a configured service: packages from Debi
 ports on 127.0.0.1, and ends with the process that started it. On a command line: `python -m tests.servers --help`.
 """
 
+from tests.servers.azure import Azurite
 from tests.servers.ceph import RadosGateway
-from tests.servers.kind import Kind
+from tests.servers.google import StorageEmulator
+from tests.servers.kind import Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
+from tests.servers.openstack import Swift
+from tests.servers.prometheus_server import Prometheus, Promtool
+from tests.servers.redis_server import RedisServer
 from tests.servers.server import Server
 
 __all__ = [
@@ -24,10 +29,23 @@ __all__ = [
     "ServerError",
     "ServerFailed",
     "ServerUnavailable",
+    "azurite",
+    "gcs",
+    "prometheus",
+    "promtool",
+    "quiet",
     "radosgw",
+    "redis",
+    "swift",
 ]
 
 radosgw = RadosGateway()
+azurite = Azurite()
+swift = Swift()
+redis = RedisServer()
+gcs = StorageEmulator()
+prometheus = Prometheus()
+promtool = Promtool(prometheus)
 
 #: Every kind of server by its name.
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw,)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}

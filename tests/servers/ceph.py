@@ -13,8 +13,6 @@ import uuid
 from pathlib import Path
 from typing import ClassVar
 
-from minio import Minio
-
 from tests.servers.installing import missing_debian, runs, system_key, unpack_debian
 from tests.servers.kind import Kind
 from tests.servers.model import Address, Identity, ServerFailed
@@ -88,6 +86,8 @@ class RadosGateway(Kind):
         )
 
     def probe(self, address: Address) -> str:
+        from minio import Minio
+
         client = Minio(
             address.endpoint.removeprefix("http://"),
             access_key=_OWNER.access_key,
@@ -152,7 +152,7 @@ class RadosGateway(Kind):
         return b'"num_up_osds":1' in status
 
     def _create_users(self, processes: Processes) -> None:
-        create = [self._program("radosgw-admin"), "user", "create"]
+        create: list[str | Path] = [self._program("radosgw-admin"), "user", "create"]
         processes.run(
             [*create, "--uid=owner", "--display-name=owner", *_keys(_OWNER)],
             # a user whose quota of buckets is negative may not make any

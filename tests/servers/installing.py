@@ -23,6 +23,7 @@ __all__ = [
     "missing_node",
     "missing_venv",
     "npm_install",
+    "python_key",
     "runs",
     "system_key",
     "unpack_debian",
@@ -45,6 +46,11 @@ def system_key() -> str:
     """Returns the system's name, release and architecture, such as `debian-12-x86_64`."""
     release = platform.freedesktop_os_release()
     return f"{release.get('ID', 'linux')}-{release.get('VERSION_ID', 'rolling')}-{platform.machine()}"
+
+
+def python_key() -> str:
+    """Returns what a virtual environment depends on: this interpreter's version and the system's key."""
+    return f"python-{sys.version_info.major}.{sys.version_info.minor}-{system_key()}"
 
 
 def missing_debian() -> str | None:
@@ -98,7 +104,15 @@ def venv_install(requirements: Sequence[str], into: Path) -> None:
     It will be renamed, so its scripts must be run by its interpreter rather than by their first lines.
     """
     _run([sys.executable, "-m", "venv", into], "making a virtual environment")
-    pip = [into / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip: list[str | Path] = [
+        into / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     _run([*pip, *requirements], f"pip install {' '.join(requirements)}")
 
 

@@ -48,9 +48,12 @@ def main() -> None:
         signal.signal(number, _end)
     with contextlib.suppress(_Unwanted):
         try:
-            with _watching(options.watch) as watched, _directory(options.root) as root:
-                with reserve_ports(kind.port_offsets, options.port) as ports:
-                    _keep(kind, Processes(root=root, ports=ports), watched)
+            with (
+                _watching(options.watch) as watched,
+                _directory(options.root) as root,
+                reserve_ports(kind.port_offsets, options.port) as ports,
+            ):
+                _keep(kind, Processes(root=root, ports=ports), watched)
         except ServerError as error:
             _report({"error": f"{kind.name}: {error}"})
             sys.exit(1)
@@ -74,7 +77,7 @@ def _keep(kind: Kind, processes: Processes, watched: int) -> None:
         _report({"address": kind.address(processes).to_json()})
         asked: socket.socket | None = None
         while asked is None:
-            if watched in select.select([control, watched], [], [])[0]:
+            if watched in select.select([control.fileno(), watched], [], [])[0]:
                 return
             asked = _obey(control.accept()[0], kind, processes)
         processes.end_all(0)
@@ -163,6 +166,8 @@ def _answer(connection: socket.socket, message: dict[str, object]) -> None:
 
 
 def _end(_number: int, _frame: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):  # once is enough: the way out must not be interrupted
+        signal.signal(number, signal.SIG_IGN)
     raise _Unwanted
 
 

@@ -102,7 +102,7 @@ class Kind(ABC):
         """Whether an installation found in the cache still runs on this machine."""
         return True
 
-    def prepare(self, processes: Processes) -> None:
+    def prepare(self, processes: Processes) -> None:  # noqa: B027 (not every kind has something to prepare)
         """Makes files and starts what `serve` needs behind it; runs once."""
 
     @abstractmethod
@@ -119,4 +119,7 @@ class Kind(ABC):
 
     @abstractmethod
     def probe(self, address: Address) -> str:
-        """Does something real with the server and returns, in words, what."""
+        """Does something real with the server and returns, in words, what; its `url` is usable afterwards.
+
+        Clients are imported here and not above: the keeper needs none of them and starts the sooner.
+        """

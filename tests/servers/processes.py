@@ -152,6 +152,9 @@ def reserve_ports(offsets: Sequence[int], first: int | None = None) -> Iterator[
     They lie below the range that the kernel hands out for outgoing connections. The reservation is an abstract
     socket a port: atomic, and gone with its process.
     """
+    if not offsets:
+        yield ()
+        return
     candidates = [first] if first else random.sample(range(20_000, 32_000), 200)
     for candidate in candidates:
         ports = tuple(candidate + offset for offset in offsets)

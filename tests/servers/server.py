@@ -59,7 +59,7 @@ class Server:
             os.close(report)
         with open(answer, "rb") as pipe:
             line = _read_line(pipe.fileno(), _READY_WITHIN)
-        reply = json.loads(line) if line else {"error": f"{name}: its keeper said nothing"}
+        reply: dict[str, Any] = json.loads(line or json.dumps({"error": f"{name}: its keeper said nothing"}))
         if "error" in reply:
             _wait_for_end(keeper, 30)
             raise ServerFailed(reply["error"])
