@@ -66,7 +66,7 @@ class MemoryContainer:
         self._lock = threading.Lock()
         self._objects: dict[str, _Object] = {}
         self._keys: list[bytes] = []
-        self._removed = False
+        self._exists = False
 
     @property
     def name(self) -> str:
@@ -137,12 +137,22 @@ class MemoryContainer:
             self._objects.clear()
             self._keys.clear()
 
-    def remove(self) -> None:
-        """Ends the container if it is empty: from now on it does not exist, whoever still holds it."""
+    @property
+    def exists(self) -> bool:
+        return self._exists
+
+    def create(self) -> None:
+        """Makes the container exist; handles handed out before see it too."""
         with self._lock:
+            self._exists = True
+
+    def remove(self) -> None:
+        """Ends the container if it is empty."""
+        with self._lock:
+            self._require_container()
             if self._objects:
                 raise ContainerNotEmpty(f"the container holds {len(self._objects)} objects", hint="delete them first")
-            self._removed = True
+            self._exists = False
 
     def _get(self, key: str) -> _Object:
         with self._lock:
@@ -153,7 +163,7 @@ class MemoryContainer:
         return found
 
     def _require_container(self) -> None:
-        if self._removed:
+        if not self._exists:
             raise NoSuchContainer(f"there is no container {self._name}")
 
     def _page(self, prefix: bytes, after: bytes, limit: int, delimiter: bytes) -> DriverPage:
@@ -194,29 +204,26 @@ class MemoryLocation:
     scheme = "mem"
     capabilities = MEMORY_CAPABILITIES
 
-    def container(self, name: str) -> Container:
-        with self._lock:
-            return self._containers.get(name) or _missing(name)
+    def container(self, name: str) -> MemoryContainer:
+        found = self._containers.get(name)
+        if found is None:
+            with self._lock:
+                found = self._containers.setdefault(name, MemoryContainer(name))
+        return found
 
     def has_container(self, name: str) -> bool:
-        with self._lock:
-            return name in self._containers
+        return self.container(name).exists
 
     def create_container(self, name: str) -> None:
-        with self._lock:
-            self._containers.setdefault(name, MemoryContainer(name))
+        self.container(name).create()
 
     def delete_container(self, name: str) -> None:
-        with self._lock:
-            if name not in self._containers:
-                raise NoSuchContainer(f"there is no container {name}")
-            self._containers[name].remove()
-            del self._containers[name]
+        self.container(name).remove()
 
     def list_containers(self, prefix: str = "") -> Iterator[str]:
         with self._lock:
-            names = sorted(name for name in self._containers if name.startswith(prefix))
-        return iter(names)
+            containers = list(self._containers.values())
+        return iter(sorted(found.name for found in containers if found.exists and found.name.startswith(prefix)))
 
     def clear(self) -> None:
         """Removes every object of every container."""
@@ -257,12 +264,14 @@ class MemoryStore(PortableStore):
         return self._location.container(reference.container)
 
     def _write_container(self, reference: DataReference, source: Source) -> Container:
-        self._location.create_container(reference.container)
-        return self._location.container(reference.container)
+        container = self._location.container(reference.container)
+        container.create()
+        return container
 
     def _container_missing(self, reference: DataReference) -> Container | None:
-        self._location.create_container(reference.container)
-        return self._location.container(reference.container)
+        container = self._location.container(reference.container)
+        container.create()
+        return container
 
     def _object(self, reference: Reference) -> DataReference:
         ref = reference if isinstance(reference, DataReference) else DataReference(reference)
@@ -280,12 +289,6 @@ def resolve_range(size: int, start: int, length: int | None) -> tuple[int, int]:
     first = max(0, size + start) if start < 0 else min(start, size)
     rest = size - first
     return first, rest if length is None else min(length, rest)
-
-
-def _missing(name: str) -> MemoryContainer:
-    container = MemoryContainer(name)
-    container.remove()
-    return container
 
 
 def _metadata_of(options: WriteOptions, size: int, etag: str) -> Metadata:
