@@ -164,8 +164,8 @@ class Dial:
 class Kind:
     """One kind of location.
 
-    ``schemes`` are those of its references, the first one canonical; ``dial`` makes a location without a request where it
-    can.  ``extra`` names the extra of the distribution that brings its client library, for the error that says so.
+    ``schemes`` are those of its references, the first one canonical; ``dial`` makes a location, without a request
+    where it can.  ``extra`` names the extra of the distribution that brings its client library, for the error that says so.
     """
 
     name: str
