@@ -174,6 +174,8 @@ class ReadStream:
                 source=self,
             )
             self.close()
+        elif self._finishers is not None:
+            self._finish(None)
 
     def __repr__(self) -> str:
         return f"<ReadStream {self._position} of {self.size} bytes>"
@@ -201,11 +203,17 @@ class ReadStream:
 
     def _finish(self, error: BaseException | None) -> None:
         body, self._body = self._body, None
-        if body is not None:
-            if self._data is None:
-                self._data = b""
-            body.close()
-        finishers, self._finishers = self._finishers, None
-        if finishers is not None:
-            for finisher in finishers:
-                finisher(self, error)
+        try:
+            if body is not None:
+                if self._data is None:
+                    self._data = b""
+                body.close()
+        except BaseException as failure:
+            error = error or failure
+            raise
+        finally:
+            # Whoever counts what is open must hear of the end even where closing fails.
+            finishers, self._finishers = self._finishers, None
+            if finishers is not None:
+                for finisher in finishers:
+                    finisher(self, error)
