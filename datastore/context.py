@@ -16,7 +16,17 @@ from contextlib import contextmanager
 
 from datastore.errors import Cancelled, DeadlineExceeded
 
-__all__ = ["CancelToken", "Limits", "cancellable", "check", "current_limits", "deadline", "remaining"]
+__all__ = [
+    "CancelToken",
+    "Limits",
+    "cancellable",
+    "check",
+    "current_limits",
+    "deadline",
+    "remaining",
+    "sleep",
+    "wait_for",
+]
 
 
 class CancelToken:
@@ -99,12 +109,15 @@ class Limits:
             end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0:
                 # Waiting on the first and looking at the others keeps one thread for any number of tokens.
-                self.tokens[0].wait(left if len(self.tokens) == 1 else min(left, 0.05))
+                self.tokens[0].wait(left if len(self.tokens) == 1 else min(left, _POLL))
                 self.check()
         else:
             time.sleep(seconds)
         self.check()
 
+
+#: How soon a wait on one thing notices that another, a token, has changed.
+_POLL = 0.05
 
 _NONE = Limits(None, None, ())
 _limits: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("datastore_limits", default=None)
@@ -162,3 +175,28 @@ def check() -> None:
     limits = _limits.get()
     if limits is not None:
         limits.check()
+
+
+def sleep(seconds: float) -> None:
+    """Sleeps, but no longer than this context lives; see `Limits.sleep`."""
+    limits = _limits.get()
+    if limits is None:
+        time.sleep(seconds)
+    else:
+        limits.sleep(seconds)
+
+
+def wait_for(event: threading.Event, limits: Limits | None = None) -> None:
+    """Waits for an event of another thread, but no longer than the limits (by default this context's) allow.
+
+    Raises:
+        DeadlineExceeded, Cancelled: the limits ended first.
+    """
+    limits = limits or _limits.get()
+    if limits is None:
+        event.wait()
+        return
+    while not event.is_set():
+        limits.check()
+        # One thread can wait for one thing: tokens are looked at meanwhile.
+        event.wait(_POLL if limits.tokens else limits.remaining())

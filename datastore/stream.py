@@ -79,6 +79,11 @@ class ReadStream:
         """Bytes read so far."""
         return self._position
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the content is here already, so that reading it cannot fail."""
+        return self._body is None
+
     def read(self, size: int | None = -1, /) -> bytes:
         """At most ``size`` bytes, all that are left by default, b"" at the end.
 
