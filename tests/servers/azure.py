@@ -42,7 +42,8 @@ class Azurite(Kind):
         npm_install(f"azurite@{_VERSION}", folder)
 
     def works(self, folder: Path) -> bool:
-        return runs(["node", folder / _PROGRAM, "--version"])
+        # asking Azurite itself for its version takes a second
+        return (folder / _PROGRAM).is_file() and runs(["node", "--version"])
 
     def serve(self, processes: Processes) -> None:
         command: list[str | Path] = [

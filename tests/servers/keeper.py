@@ -137,6 +137,10 @@ def _directory(given: Path | None) -> Iterator[Path]:
     finally:
         if given is None:
             shutil.rmtree(root, ignore_errors=True)
+        else:
+            for path in root.rglob("*"):  # those killed leave theirs
+                if path.is_socket():
+                    path.unlink()
 
 
 @contextlib.contextmanager

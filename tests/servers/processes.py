@@ -166,7 +166,7 @@ def reserve_ports(offsets: Sequence[int], first: int | None = None) -> Iterator[
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Returns this process's environment without what would lead another interpreter astray."""
+    """Returns this process's environment without what would lead the servers astray."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
     }

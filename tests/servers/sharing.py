@@ -19,8 +19,8 @@ __all__ = ["Run"]
 class Run:
     """The servers of one test run, started when first asked for.
 
-    The process that owns the run makes it with `Run.begin` and ends it; others construct it from `directory` and `owner`.
-    Should the owner be killed, its servers' keepers notice and stop them.
+    The process that owns the run makes it with `Run.begin` and ends it; others construct it from the owner's
+    `directory` and process id. Should the owner be killed, its servers' keepers notice and stop them.
     """
 
     def __init__(self, directory: Path, owner: int) -> None:
