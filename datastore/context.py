@@ -25,6 +25,7 @@ __all__ = [
     "deadline",
     "remaining",
     "sleep",
+    "under",
     "wait_for",
 ]
 
@@ -155,6 +156,16 @@ def cancellable(token: CancelToken | None = None) -> Iterator[CancelToken]:
     reset = _limits.set(Limits(outer.until, outer.seconds, (*outer.tokens, token)))
     try:
         yield token
+    finally:
+        _limits.reset(reset)
+
+
+@contextmanager
+def under(limits: Limits | None) -> Iterator[None]:
+    """Runs the block under limits taken from another context, as a stream does that outlives the one it began in."""
+    reset = _limits.set(limits)
+    try:
+        yield
     finally:
         _limits.reset(reset)
 

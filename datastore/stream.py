@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from datastore.context import current_limits
+from datastore.context import Limits, current_limits
 from datastore.errors import TransientError
 from datastore.model import Metadata
 
@@ -78,6 +78,11 @@ class ReadStream:
     def position(self) -> int:
         """Bytes read so far."""
         return self._position
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of the context the stream was opened in, which hold wherever it is read."""
+        return self._limits
 
     @property
     def in_memory(self) -> bool:
