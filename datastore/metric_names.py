@@ -34,6 +34,10 @@ __all__ = [
     "Operation",
     "Outcome",
     "RetryReason",
+    "bucket",
+    "count",
+    "series",
+    "total",
 ]
 
 #: What the names start with in dashboards and rules: the prefix of ``Scope("stow")``.
@@ -227,3 +231,24 @@ STORE_METRICS: Final = (
     CONTAINERS_LOADED,
     LAST_WRITE,
 )
+
+
+def series(metric: MetricSpec) -> str:
+    """The name under which queries find a counter or a gauge."""
+    (name,) = metric.series_names(PREFIX)
+    return name
+
+
+def bucket(metric: MetricSpec) -> str:
+    """The name under which queries find a histogram's buckets."""
+    return metric.series_names(PREFIX)[0]
+
+
+def total(metric: MetricSpec) -> str:
+    """The name under which queries find the sum of what a histogram observed."""
+    return metric.series_names(PREFIX)[1]
+
+
+def count(metric: MetricSpec) -> str:
+    """The name under which queries find how often a histogram observed."""
+    return metric.series_names(PREFIX)[2]

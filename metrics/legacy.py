@@ -28,7 +28,7 @@ from metrics.exposition import is_multiprocess
 from metrics.names import check_label_names
 from metrics.scope import DEFAULT_BUCKETS, Naming, Scope
 
-__all__ = ["LegacyFamily", "LegacyKind", "LegacyMetrics", "SlidingQuantiles"]
+__all__ = ["QUANTILES", "LegacyFamily", "LegacyKind", "LegacyMetrics", "SlidingQuantiles"]
 
 QUANTILES: Final = (0.5, 0.9, 0.99)
 
