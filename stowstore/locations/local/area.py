@@ -1,0 +1,228 @@
+"""The reserved directory ``.stow`` of a root: drafts of objects being written, and locks.
+
+It lies beside the containers, so no key is reserved, and on the same file system, so a finished draft is renamed
+into place.  It comes into being with the first write; reading never needs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import secrets
+import struct
+import threading
+import time
+from enum import StrEnum
+from typing import Final
+
+from datastore.context import current_limits
+from datastore.errors import NotSupported
+from stowstore.locations.local.paths import DIRECTORY, READABLE_DIRECTORY, Root
+
+__all__ = ["AREA", "DIRECTORY_MODE", "Draft", "Identity", "Lock", "LockMode", "WriteArea", "etag_of", "identity_of"]
+
+#: The reserved name; no container can be called so.
+AREA: Final = b".stow"
+
+#: Others of the group may share a root; the umask takes away more, never adds.
+DIRECTORY_MODE: Final = 0o775
+_FILE_MODE: Final = 0o664
+
+#: Drafts nobody touched for this long were left behind by a crash, seconds.
+_ABANDONED: Final = 86400.0
+
+#: Inode, modification time in nanoseconds, size: what tells one version of an object from another.
+Identity = tuple[int, int, int]
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def etag_of(identity: Identity) -> str:
+    """The etag of a version: a new one whenever an object is written, whatever its content."""
+    return f"{identity[0]:x}-{identity[1]:x}-{identity[2]:x}"
+
+
+class LockMode(StrEnum):
+    """How much a lock keeps out."""
+
+    SHARED = "shared"
+    """Lets other unconditional writes in."""
+    EXCLUSIVE = "exclusive"
+    """Lets nobody in."""
+
+
+class Draft:
+    """An object being written, which nobody sees until it is renamed; used by one thread."""
+
+    __slots__ = ("_directory", "directory_fd", "fd", "name")
+
+    def __init__(self, directory: Root, name: bytes) -> None:
+        # The directory is kept alive for as long as its descriptor is used.
+        self._directory = directory
+        self.directory_fd = directory.fd
+        self.name = name
+        self.fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=directory.fd)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Writes all of it; the kernel takes less at once when the disk fills up or beyond 2 GiB."""
+        written = os.write(self.fd, data)
+        if written != len(data):
+            rest = memoryview(data)[written:]
+            while rest:
+                rest = rest[os.write(self.fd, rest) :]
+
+    def finish(self, *, sync: bool) -> Identity:
+        """Ends the writing and says what the version will be known by."""
+        # The kernel's own time stamps advance in ticks of milliseconds, and inodes are used again at once: without a
+        # finer one, three quick writes of one size could give the first and the third the same etag.
+        now = time.time_ns()
+        os.utime(self.fd, ns=(now, now))
+        if sync:
+            os.fsync(self.fd)
+        identity = identity_of(os.fstat(self.fd))
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        return identity
+
+    def discard(self) -> None:
+        """Removes what is left of it; after it was renamed, nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        try:
+            os.unlink(self.name, dir_fd=self.directory_fd)
+        except FileNotFoundError:
+            pass
+
+
+class Lock:
+    """A lock between the threads and processes that write to one root; released by closing."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._fd)
+
+
+class WriteArea:
+    """Makes drafts and locks below one root; thread-safe, works in forked children."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._drafts: Root | None = None
+        self._making = threading.Lock()
+        self._counter = itertools.count()
+        # Process ids repeat in containers that share a directory.
+        self._token = secrets.token_hex(4)
+
+    def draft(self) -> Draft:
+        """A new, empty draft."""
+        name = b"%x-%x-%x-%s" % (os.getpid(), threading.get_ident(), next(self._counter), self._token.encode())
+        drafts = self._drafts
+        if drafts is not None:
+            try:
+                return Draft(drafts, name)
+            except FileNotFoundError:
+                # Somebody removed the reserved directory.
+                self._drafts = None
+        return Draft(self._open_drafts(), name)
+
+    def lock(self, number: int, mode: LockMode, *, required: bool = False) -> Lock:
+        """Waits for the lock of a number below 2**63, as long as the caller's deadline allows.
+
+        Raises:
+            NotSupported: the file system has no locks and one is ``required``.
+            DeadlineExceeded, Cancelled: while waiting.
+        """
+        fd = self._open_lock()
+        try:
+            kind = fcntl.F_WRLCK if mode is LockMode.EXCLUSIVE else fcntl.F_RDLCK
+            # Locks of an open file description, unlike those of a process, hold between threads too.
+            request = struct.pack("hhqqi4x", kind, os.SEEK_SET, number, 1, 0)
+            pause = 0.0005
+            while not _try_lock(fd, request, required=required):
+                limits = current_limits()
+                if limits is None:
+                    time.sleep(pause)
+                else:
+                    limits.sleep(pause)
+                pause = min(pause * 1.5, 0.02)
+        except BaseException:
+            os.close(fd)
+            raise
+        return Lock(fd)
+
+    def make_directory(self, path: bytes) -> None:
+        """Makes a directory below the reserved one, with those above it."""
+        at = self._root.fd
+        opened = -1
+        try:
+            for name in (AREA, *path.split(b"/")):
+                try:
+                    os.mkdir(name, DIRECTORY_MODE, dir_fd=at)
+                except FileExistsError:
+                    pass
+                below = os.open(name, DIRECTORY, dir_fd=at)
+                if opened >= 0:
+                    os.close(opened)
+                at = opened = below
+        finally:
+            if opened >= 0:
+                os.close(opened)
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        drafts = self._drafts or self._open_drafts()
+        try:
+            return os.open(b"lock", flags, _FILE_MODE, dir_fd=drafts.fd)
+        except FileNotFoundError:
+            self._drafts = None
+            return os.open(b"lock", flags, _FILE_MODE, dir_fd=self._open_drafts().fd)
+
+    def _open_drafts(self) -> Root:
+        with self._making:
+            if self._drafts is None:
+                self.make_directory(b"tmp")
+                drafts = Root(self._root.open(AREA + b"/tmp", READABLE_DIRECTORY))
+                _sweep(drafts.fd)
+                self._drafts = drafts
+            return self._drafts
+
+
+def _try_lock(fd: int, request: bytes, *, required: bool) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        if required:
+            raise NotSupported(
+                "the file system has no locks, which writing with if_match needs",
+                hint="mount it with locks, or write without if_match",
+            ) from error
+    return True
+
+
+def _sweep(directory: int) -> None:
+    """Removes the drafts of writers that crashed."""
+    oldest = time.time() - _ABANDONED
+    with os.scandir(directory) as found:
+        for entry in found:
+            try:
+                if entry.name != "lock" and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(entry.name, dir_fd=directory)
+            except (FileNotFoundError, PermissionError):
+                # Swept by another process, or not ours to sweep.
+                continue
