@@ -171,6 +171,11 @@ class LocationStore(PortableStore):
     def capabilities(self, reference: Reference | None = None) -> Capabilities:
         return self._capabilities
 
+    @property
+    def loaded(self) -> int:
+        """How many containers the map of the main location holds."""
+        return len(self._main)
+
     def create_container(self, name: str) -> DataReference:
         """Makes a private container and returns its reference; one that is ours already is returned as it is."""
         return self._contained("create_container", name, lambda: self._main.create(name))

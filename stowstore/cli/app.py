@@ -1,0 +1,177 @@
+"""The ``stowstore`` command: global options, the list of commands, and what errors become."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from types import MappingProxyType
+
+import click
+
+from datastore.errors import ErrorCode, StoreError
+from stowstore.cli.opening import Opener
+
+__all__ = ["ExitCode", "main"]
+
+#: Commands are imported when asked for, so that ``--help`` and completion answer at once.
+_COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "ls": "stowstore.cli.browse:ls",
+        "head": "stowstore.cli.browse:head",
+        "cat": "stowstore.cli.browse:cat",
+        "get": "stowstore.cli.move:get",
+        "put": "stowstore.cli.move:put",
+        "cp": "stowstore.cli.move:cp",
+        "rm": "stowstore.cli.move:rm",
+        "mb": "stowstore.cli.browse:mb",
+        "rb": "stowstore.cli.browse:rb",
+        "sign": "stowstore.cli.browse:sign",
+        "demo": "stowstore.cli.demo:demo",
+        "doctor": "stowstore.cli.doctor:doctor",
+        "metrics": "stowstore.cli.metrics:metrics",
+        "bench": "stowstore.cli.bench:bench",
+    }
+)
+
+
+class ExitCode:
+    """What the exit status means; every command keeps to it."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    IN_THE_WAY = 4
+    NO_ROOM = 5
+    DENIED = 6
+    INTERRUPTED = 130
+
+
+_EXITS: Mapping[ErrorCode, int] = MappingProxyType(
+    {
+        ErrorCode.NOT_FOUND: ExitCode.NOT_FOUND,
+        ErrorCode.NO_SUCH_CONTAINER: ExitCode.NOT_FOUND,
+        ErrorCode.ALREADY_EXISTS: ExitCode.IN_THE_WAY,
+        ErrorCode.CONTAINER_TAKEN: ExitCode.IN_THE_WAY,
+        ErrorCode.CONTAINER_NOT_EMPTY: ExitCode.IN_THE_WAY,
+        ErrorCode.PRECONDITION_FAILED: ExitCode.IN_THE_WAY,
+        ErrorCode.LIMIT_EXCEEDED: ExitCode.NO_ROOM,
+        ErrorCode.PERMISSION_DENIED: ExitCode.DENIED,
+        ErrorCode.CONTAINER_NOT_ALLOWED: ExitCode.DENIED,
+        ErrorCode.INVALID_REFERENCE: ExitCode.USAGE,
+        ErrorCode.CONFIG: ExitCode.USAGE,
+    }
+)
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, name = target.partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("stowstore"), "-V", "--version", prog_name="stowstore")
+@click.option(
+    "--store",
+    "store_url",
+    metavar="URL",
+    envvar="STOWSTORE_URL",
+    help="Store to use, such as file:///data/main or s3://bucket?endpoint=...",
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    envvar="STOWSTORE_CONFIG",
+    type=click.Path(dir_okay=False),
+    help="YAML file with a 'storage:' section.",
+)
+@click.option(
+    "-o",
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="One option of the store's kind (may be repeated).",
+)
+@click.option("--timeout", metavar="DURATION", help='Give up after so long, such as "30s" or "5m".')
+@click.option("-v", "--verbose", count=True, help="Log what happens to standard error; twice for every operation.")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    store_url: str | None,
+    config_path: str | None,
+    options: tuple[str, ...],
+    timeout: str | None,
+    verbose: int,
+) -> None:
+    """One command over every object store, local disk and memory.
+
+    An object is written as a reference, scheme://container/key (s3://bucket/a/b, gs://..., abfs://..., sw://...,
+    redis://host/...). With --store, or STOWSTORE_URL set, a plain key means an object of that store.
+
+    \b
+    Examples:
+      stowstore --store file:///tmp/data put report.pdf reports/2026.pdf
+      stowstore ls -l s3://bucket/reports/
+      stowstore cp -r s3://bucket/reports gs://other/reports
+      stowstore sign s3://bucket/reports/2026.pdf --expires 1h
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 something is in the way, 5 no room, 6 not allowed.
+    """
+    if verbose:
+        _log_to_stderr(verbose)
+    ctx.obj = Opener.of(store_url=store_url, config_path=config_path, options=options, timeout=timeout)
+    ctx.call_on_close(ctx.obj.close)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line and leaves with its exit status."""
+    try:
+        status = cli.main(args=args, prog_name="stowstore", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        status = ExitCode.INTERRUPTED
+    except StoreError as error:
+        _show(error)
+        status = _EXITS.get(error.code, ExitCode.ERROR)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough.
+        sys.stderr.close()
+        status = ExitCode.OK
+    except (OSError, ValueError, TypeError) as error:
+        click.echo(f"stowstore: {error}", err=True)
+        status = ExitCode.ERROR
+    sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def _show(error: StoreError) -> None:
+    if "--json" in sys.argv:
+        shown = {"error": error.message, "code": error.code.value, "hint": error.hint, "reference": error.reference}
+        click.echo(json.dumps(shown), err=True)
+    else:
+        click.echo(f"stowstore: {error}", err=True)
+
+
+def _log_to_stderr(verbose: int) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("stowstore").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)

@@ -1,0 +1,113 @@
+"""Which store a command talks to, from its options, the environment and the references it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import click
+from attrs import define, evolve, field
+
+from datastore.context import deadline
+from datastore.errors import ConfigError
+from datastore.reference import DataReference
+from stowstore.config import ContainerPolicy, StoreConfig
+from stowstore.durations import parse_duration
+from stowstore.locations.base import nearest
+from stowstore.locations.registry import known_schemes
+from stowstore.store import StowStore
+
+__all__ = ["Opener"]
+
+
+@define
+class Opener:
+    """Opens the store of this invocation once, and resolves what users type to references of it.
+
+    Commands never create containers on their own: a mistyped name must not become a bucket.
+    """
+
+    _base: StoreConfig | None
+    _options: dict[str, str]
+    _seconds: float | None
+    _store: StowStore | None = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls, *, store_url: str | None, config_path: str | None, options: tuple[str, ...], timeout: str | None
+    ) -> Opener:
+        """Reads the global options."""
+        given: dict[str, str] = {}
+        for option in options:
+            name, equals, value = option.partition("=")
+            if not equals or not name:
+                raise click.UsageError(f"--option takes NAME=VALUE, not {option!r}")
+            given[name] = value
+        seconds = parse_duration(timeout) / 1e9 if timeout else None
+        base = None
+        if store_url:
+            base = StoreConfig.from_url(store_url, options=given)
+        elif config_path:
+            base = StoreConfig.from_yaml(config_path)
+            base = evolve(base, options={**base.options, **given})
+        return cls(base, given, seconds)
+
+    @property
+    def configured(self) -> bool:
+        """Whether a store was given by option or environment."""
+        return self._base is not None
+
+    def reference(self, text: str) -> DataReference:
+        """The reference a user means: whole, or a key of the configured store."""
+        if "://" in text:
+            return DataReference(text)
+        if self._base is None:
+            raise click.UsageError(
+                f"{text!r} is no reference (scheme://container/key), and no --store is given whose key it could be"
+            )
+        if not self._base.container:
+            raise click.UsageError(f"the configured store has no base container: write a whole reference for {text!r}")
+        base = self.store(None).base_container_fqn
+        return base.join(text) if text.strip("/") else base
+
+    def store(self, reference: DataReference | None, *, create: bool = False) -> StowStore:
+        """The store for a reference, the same one for the whole invocation."""
+        if self._store is None:
+            policy = ContainerPolicy.IF_MISSING if create else ContainerPolicy.NEVER
+            self._store = StowStore(evolve(self._config(reference), create_container=policy))
+        return self._store
+
+    @contextmanager
+    def limits(self) -> Iterator[None]:
+        """The deadline of --timeout."""
+        with deadline(self._seconds) if self._seconds is not None else nullcontext():
+            yield
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _config(self, reference: DataReference | None) -> StoreConfig:
+        if self._base is not None:
+            return self._base
+        if reference is None:
+            raise click.UsageError("no store is given: use --store URL, --config FILE, or set STOWSTORE_URL")
+        kind = known_schemes(reference.scheme).get(reference.scheme)
+        if kind is None:
+            raise ConfigError(
+                f"no kind serves the scheme {reference.scheme!r}", hint=nearest(reference.scheme, known_schemes())
+            )
+        if kind == "file" and "path" not in self._options:
+            raise ConfigError(
+                "which directory holds the containers of file:// references?",
+                hint="use --store file:///directory/container and plain keys, or --option path=/directory",
+            )
+        options = dict(self._options)
+        if kind == "redis":
+            options.setdefault("addr", reference.container)
+        return StoreConfig(
+            kind=reference.scheme if kind == "libcloud" else kind,
+            options=options,
+            enable_multicontainer=True,
+            account=reference.account,
+        )

@@ -1,0 +1,64 @@
+"""How results look: tables for people, JSON for programs, sizes and times in the usual words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text"]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_Command = Callable[..., Any]
+
+
+def json_option(command: _Command) -> _Command:
+    """Adds ``--json`` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on standard output; times in ISO 8601, references as text."""
+    click.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def echo_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: frozenset[int] = frozenset()) -> None:
+    """A table sized to its terminal; plain text columns when standard output is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, title in enumerate(head):
+        table.add_column(title, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 1000
+    console.print(table)
+
+
+def size_text(size: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in _UNITS:
+        if abs(size) < 1024 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
+
+
+def time_text(moment: datetime | None) -> str:
+    """A moment in local time, to the second."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "items"):
+        return dict(value)
+    return str(value)

@@ -1,0 +1,177 @@
+"""How a store is put together: the one place where the wrappers are stacked.
+
+From outside in, for each backend: measured, cached, retrying, then the containers of its location.  The router of
+schemes is `stowstore.StowStore` itself, around all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from datastore.wrappers.cached import CachedStore
+from structlog.typing import FilteringBoundLogger
+
+from datastore.driver import Location
+from datastore.errors import ConfigError
+from datastore.events import get_logger, listening
+from datastore.metric_names import CacheResult, Operation
+from datastore.protocol import Store
+from datastore.reference import DataReference
+from datastore.wrappers.measured import MeasuredStore, OperationEvent, StoreMetrics
+from datastore.wrappers.retrying import RetryEvent, RetryingStore
+from metrics import Scope
+from stowstore.config import SchemeConfig, StoreConfig
+from stowstore.containers import ContainerMap, LocationStore
+from stowstore.locations.base import Dial, Kind, nearest
+from stowstore.locations.registry import known_schemes, load_kind
+
+__all__ = ["Backend", "configure", "dial_backend", "dial_scheme"]
+
+
+@frozen
+class Backend:
+    """One dialled backend: the stack callers use, the containers under it, and its metrics."""
+
+    store: Store
+    containers: LocationStore
+    metrics: StoreMetrics
+    scheme: str
+
+
+def configure(source: StoreConfig | Mapping[str, Any] | str | os.PathLike[str] | None, **overrides: Any) -> StoreConfig:
+    """A configuration of whatever the caller has: itself, a mapping, a URL, a YAML file's path, or the environment.
+
+    Raises:
+        ConfigError: it cannot be one; the message names the key.
+    """
+    if isinstance(source, str) and "://" in source:
+        return StoreConfig.from_url(source, **overrides)
+    if source is None:
+        config = StoreConfig.from_env()
+    elif isinstance(source, StoreConfig):
+        config = source
+    elif isinstance(source, Mapping):
+        config = StoreConfig.from_mapping(source)
+    elif isinstance(source, (str, os.PathLike)) and Path(source).suffix in (".yaml", ".yml"):
+        config = StoreConfig.from_yaml(source)
+    else:
+        raise ConfigError(
+            f"{source!r} is no store", hint="give a URL such as file:///data/main, or the path of a YAML file"
+        )
+    return evolve(config, **overrides) if overrides else config
+
+
+def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
+    """Dials the primary location of a configuration, and the signing one where it is configured.
+
+    Raises:
+        ConfigError: the kind or one of its options is wrong.
+        StoreError: the base container cannot be used.
+    """
+    kind = load_kind(config.kind)
+    main = _dial(kind, config, config.options)
+    signing = None
+    if config.signed_url_options:
+        signing = _dial(kind, config, {**config.options, **config.signed_url_options})
+    metrics = StoreMetrics(scope, kind.name, config.name)
+    maps = [
+        ContainerMap(
+            location,
+            base=config.container,
+            dynamic=config.enable_multicontainer,
+            policy=config.create_container,
+        )
+        for location in (main, signing)
+        if location is not None
+    ]
+    containers = LocationStore(
+        *maps, base=config.container, account=config.account, max_download_bytes=config.max_download_bytes
+    )
+    log = get_logger(location=config.name, kind=kind.name)
+    store: Store = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
+    if config.cache is not None:
+        store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics))
+    observer = _operation_logger(log) if listening() else None
+    return Backend(MeasuredStore(store, metrics, observer=observer), containers, metrics, main.scheme)
+
+
+def dial_scheme(
+    config: StoreConfig, scheme: str, account: str | None, reference: DataReference, scope: Scope
+) -> Backend:
+    """Dials the backend of a scheme that is not the primary's: no base container, any container allowed.
+
+    Raises:
+        ConfigError: no kind serves the scheme, or its configuration is incomplete.
+    """
+    kind_name = known_schemes(scheme).get(scheme)
+    given = config.schemes.get(scheme, SchemeConfig())
+    if given.kind is not None:
+        kind_name = given.kind
+    if kind_name is None:
+        raise ConfigError(f"no kind serves the scheme {scheme!r}", hint=nearest(scheme, known_schemes()))
+    options = dict(given.options)
+    if kind_name == "redis" and "addr" not in options:
+        options["addr"] = reference.container
+    return dial_backend(
+        evolve(
+            config,
+            kind=scheme if kind_name == "libcloud" else kind_name,
+            options=options,
+            container="",
+            enable_multicontainer=True,
+            signed_url_options={},
+            account=account,
+            name=scheme,
+        ),
+        scope,
+    )
+
+
+def _dial(kind: Kind, config: StoreConfig, options: Mapping[str, str]) -> Location:
+    _, plus, provider = config.kind.partition("+")
+    if plus:
+        options = {"provider": provider, **options}
+    try:
+        return kind.dial(Dial(options=kind.check(options), http=config.http, account=config.account))
+    except ConfigError as error:
+        error.message = f"unable to configure the storage for {config.kind}: {error.message}"
+        raise
+
+
+def _retry_recorder(metrics: StoreMetrics, log: FilteringBoundLogger) -> Callable[[RetryEvent], None]:
+    def record(event: RetryEvent) -> None:
+        metrics.retries[event.operation, event.reason].inc()
+        log.warning(
+            "storage.retry",
+            op=event.operation.value,
+            reference=str(event.reference),
+            attempt=event.attempt,
+            seconds=event.delay,
+            code=event.error.code.value,
+            error=event.error.message,
+        )
+
+    return record
+
+
+def _cache_recorder(metrics: StoreMetrics) -> Callable[[Operation, CacheResult], None]:
+    return lambda operation, result: metrics.cache_requests[operation, result].inc()
+
+
+def _operation_logger(log: FilteringBoundLogger) -> Callable[[OperationEvent], None]:
+    def record(event: OperationEvent) -> None:
+        log.debug(
+            "storage.operation",
+            op=event.operation.value,
+            reference=None if event.reference is None else str(event.reference),
+            outcome=event.outcome.value,
+            code=None if event.code is None else event.code.value,
+            seconds=round(event.seconds, 6),
+            bytes=event.size,
+        )
+
+    return record
