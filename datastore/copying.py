@@ -6,6 +6,7 @@ from typing import Protocol
 
 from attrs import evolve
 
+from datastore.errors import StoreError
 from datastore.model import CONTENT_MD5_KEY, Capabilities, Feature, Metadata, WriteOptions
 from datastore.reference import DataReference
 from datastore.source import Source, SourceLike
@@ -48,10 +49,34 @@ def stream_copy(
     Raises:
         NotFound: there is no source; every error names the side that failed.
     """
-    with source_store.read_raw(source, max_bytes=0) as stream:
-        known = stream.metadata
-        wanted = _carried(options or WriteOptions(), known, destination_store.capabilities(destination))
-        return destination_store.write_raw(destination, stream.size, wanted, stream)
+    try:
+        stream = source_store.read_raw(source, max_bytes=0)
+    except StoreError as error:
+        error.about("read", source)
+        raise
+    with stream:
+        try:
+            known = stream.metadata
+            wanted = _carried(options or WriteOptions(), known, destination_store.capabilities(destination))
+            return destination_store.write_raw(destination, stream.size, wanted, _SourceSide(stream, source))
+        except StoreError as error:
+            error.about("write", destination)
+            raise
+
+
+class _SourceSide:
+    """A stream whose failures say that the source failed: they surface in the middle of a write."""
+
+    def __init__(self, stream: ReadStream, reference: DataReference) -> None:
+        self._stream = stream
+        self._reference = reference
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except StoreError as error:
+            error.about("read", self._reference)
+            raise
 
 
 def _carried(options: WriteOptions, known: Metadata, able: Capabilities) -> WriteOptions:

@@ -26,6 +26,7 @@ __all__ = [
     "ForkUnsafe",
     "InvalidReference",
     "LimitExceeded",
+    "MarshalFailed",
     "NoSuchContainer",
     "NotFound",
     "NotSupported",
@@ -35,6 +36,7 @@ __all__ = [
     "StoreError",
     "Throttled",
     "TransientError",
+    "UnmarshalFailed",
     "Unsupported",
     "error_code",
     "from_os_error",
@@ -76,6 +78,8 @@ class ErrorCode(StrEnum):
     CONFIG = "CONFIG"
     FORK_UNSAFE = "FORK_UNSAFE"
     CACHE_WRITE_FAILED = "CACHE_WRITE_FAILED"
+    MARSHAL_FAILED = "MARSHAL_FAILED"
+    UNMARSHAL_FAILED = "UNMARSHAL_FAILED"
 
 
 class StoreError(Exception):
@@ -276,6 +280,18 @@ class ConfigError(StoreError, ValueError):
     """The configuration cannot be used; the message names the key and, where there is one, the nearest valid name."""
 
     code = ErrorCode.CONFIG
+
+
+class MarshalFailed(StoreError, ValueError):
+    """The message cannot be encoded: it lacks required fields; nothing was written."""
+
+    code = ErrorCode.MARSHAL_FAILED
+
+
+class UnmarshalFailed(StoreError, ValueError):
+    """The object does not hold such a message."""
+
+    code = ErrorCode.UNMARSHAL_FAILED
 
 
 class ForkUnsafe(StoreError, RuntimeError):

@@ -31,6 +31,7 @@ from datastore.model import (
     SignedURLProperties,
     SignedURLResponse,
     WriteOptions,
+    clean_etag,
 )
 from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
@@ -73,6 +74,9 @@ class PortableStore(Store):
 
     # -- operations ---------------------------------------------------------------------------------------------
 
+    def download_limit(self, reference: Reference) -> int | None:
+        return self._max_download_bytes
+
     def head(self, reference: Reference) -> Metadata:
         ref = self._object(reference)
         try:
@@ -98,7 +102,9 @@ class PortableStore(Store):
             raise ValueError(f"length is a number of bytes or None, not {length}")
         try:
             check()
-            stream = self._container(ref).open(ref.key, start, length, if_match)
+            stream = self._container(ref).open(
+                ref.key, start, length, None if if_match is None else clean_etag(if_match)
+            )
         except StoreError as error:
             error.about("read", ref)
             raise
@@ -202,12 +208,20 @@ class PortableStore(Store):
         src, dst = self._object(source), self._object(destination)
         try:
             check()
+            known = self._container(src).head(src.key)
+        except StoreError as error:
+            error.about("copy", src)
+            raise
+        try:
             if options is not None:
                 self._require_features(dst, options)
-            known = self._container(src).head(src.key)
             if src == dst and (options is None or not options.changes_metadata):
                 return known
             return self._copy(src, dst, options, known)
+        except NoSuchContainer as error:
+            # The source's container was there a moment ago.
+            error.about("copy", dst)
+            raise
         except NotFound as error:
             error.about("copy", src)
             raise

@@ -215,6 +215,10 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
+    def download_limit(self, reference: Reference) -> int | None:
+        """Bytes a read that names no limit may transfer: 0 for any number, None when the store does not say."""
+        return None
+
     def list(
         self,
         prefix: Reference,

@@ -20,7 +20,7 @@ __all__ = ["DataReference", "construct_reference"]
 #: What a key shows unescaped in the canonical form; everything else becomes %XX of its UTF-8.
 _KEY_SAFE = "-._~!$&'()*+,;=:@/[]"
 _HOST_SAFE = "-._~!$&'()*+,;=:[]"
-_ACCOUNT_SCHEMES = frozenset({"abfs", "abfss"})
+_ACCOUNT_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 
 # The common spelling needs no parser: plain characters, single slashes, no segment that starts with a dot.
 _PLAIN = re.compile(r"([a-z][a-z0-9]*)://([A-Za-z0-9_-][A-Za-z0-9._-]*)((?:/[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*)*)")
@@ -65,7 +65,7 @@ class DataReference:
     container: str
     #: Decoded name in the container, without slashes at its ends; empty for the container itself.
     key: str
-    #: Host of the storage account, for ``abfs`` references that carry one.
+    #: Host of the storage account, for ``abfs`` and ``wasb`` references that carry one.
     account: str | None
     #: Why no operation can use the reference (``opaque``, ``query`` or ``fragment``), or None.
     flaw: str | None
@@ -374,7 +374,7 @@ def _without_credentials(text: str) -> str:
     if not slashes:
         return text
     authority, slash, tail = rest.partition("/")
-    if "@" not in authority or head.lower() in ("abfs:", "abfss:"):
+    if "@" not in authority or head.lower().removesuffix(":") in _ACCOUNT_SCHEMES:
         user, at, host = authority.rpartition("@")
         authority = f"{user.partition(':')[0]}{at}{host}"
     else:

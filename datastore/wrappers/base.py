@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from datastore.errors import StoreError
 from datastore.model import (
@@ -29,6 +31,9 @@ class StoreWrapper(Store):
     changes holds for them too.  Closing a wrapper closes what it wraps.  A wrapper can be pickled if ``inner`` can.
     """
 
+    #: Attributes that stay behind when a wrapper is pickled (locks, connections, caches), and what makes them anew.
+    _of_this_process: ClassVar[Mapping[str, Callable[[], Any]]] = MappingProxyType({})
+
     def __init__(self, inner: Store) -> None:
         self._inner = inner
 
@@ -43,6 +48,9 @@ class StoreWrapper(Store):
 
     def capabilities(self, reference: Reference | None = None) -> Capabilities:
         return self._inner.capabilities(reference)
+
+    def download_limit(self, reference: Reference) -> int | None:
+        return self._inner.download_limit(reference)
 
     def head(self, reference: Reference) -> Metadata:
         return self._inner.head(reference)
@@ -92,6 +100,14 @@ class StoreWrapper(Store):
 
     def close(self) -> None:
         self._inner.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._of_this_process}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name, make in self._of_this_process.items():
+            setattr(self, name, make())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._inner!r})"

@@ -52,6 +52,9 @@ class PrefixedStore(StoreWrapper):
         able = self._inner.capabilities(self._base if reference is None else self._whole(reference, prefix=True))
         return evolve(able, max_key_bytes=max(0, able.max_key_bytes - len(self._below.encode())))
 
+    def download_limit(self, reference: Reference) -> int | None:
+        return self._inner.download_limit(self._whole(reference))
+
     def head(self, reference: Reference) -> Metadata:
         return self._inner.head(self._whole(reference))
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import random as _random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from attrs import field, frozen, validators
-
 from datastore import context
 from datastore.errors import (
     AlreadyExists,
-    Cancelled,
-    DeadlineExceeded,
     NotFound,
     PreconditionFailed,
     StoreError,
-    Throttled,
 )
-from datastore.metric_names import Operation, RetryReason
+from datastore.metric_names import Operation
 from datastore.model import (
     Cursor,
     ListPage,
@@ -33,6 +26,7 @@ from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.source import Source, SourceLike
 from datastore.stream import ReadStream
+from datastore.wrappers._backoff import Backoff, RetryEvent, RetryPolicy
 from datastore.wrappers._lost_answers import copied_by_us, written_by_us
 from datastore.wrappers._resuming import ResumingBody
 from datastore.wrappers.base import StoreWrapper, as_reference
@@ -42,49 +36,6 @@ __all__ = ["RetryEvent", "RetryPolicy", "RetryingStore"]
 T = TypeVar("T")
 
 _READ_ONCE = "the stream cannot be read twice: write again, or give bytes or a seekable file"
-
-
-@frozen(kw_only=True)
-class RetryPolicy:
-    """How often and how patiently to try; all times in seconds.
-
-    The wait before try ``n + 1`` is random between zero and ``base_delay * factor ** (n - 1)``, at most ``max_delay``,
-    so that clients which failed together do not come back together.  A server's own wish (Retry-After) is the least
-    that is waited, up to ``max_delay``.  No new try begins once ``max_elapsed`` would have passed since the first
-    failure (None: only ``attempts`` counts).
-    """
-
-    attempts: int = field(default=5, validator=validators.ge(1))
-    base_delay: float = field(default=0.1, validator=validators.ge(0))
-    factor: float = field(default=2.0, validator=validators.ge(1))
-    max_delay: float = field(default=10.0, validator=validators.ge(0))
-    max_elapsed: float | None = field(default=60.0, validator=validators.optional(validators.ge(0.0)))
-
-    def delay(self, failures: int, retry_after: float | None, jitter: float) -> float:
-        """Seconds to wait after so many failures; ``jitter`` is a random number between 0 and 1."""
-        # The exponent is bounded: a float overflows at 2 ** 1024.
-        ceiling = min(self.max_delay, self.base_delay * self.factor ** min(failures - 1, 64))
-        return max(jitter * ceiling, min(retry_after or 0.0, self.max_delay))
-
-
-@frozen(kw_only=True)
-class RetryEvent:
-    """A failure after which an operation is tried again in ``delay`` seconds; ``attempt`` counts the tries so far."""
-
-    operation: Operation
-    reference: Reference
-    attempt: int
-    delay: float
-    error: StoreError
-
-    @property
-    def reason(self) -> RetryReason:
-        """What kind of failure it was."""
-        if isinstance(self.error, Throttled):
-            return RetryReason.THROTTLED
-        if isinstance(self.error, TimeoutError) or isinstance(self.error.__cause__, TimeoutError):
-            return RetryReason.TIMEOUT
-        return RetryReason.CONNECTION if self.error.http_status is None else RetryReason.SERVER
 
 
 class RetryingStore(StoreWrapper):
@@ -257,69 +208,3 @@ class RetryingStore(StoreWrapper):
         if not error.retryable:
             raise error
         return self.backoff(operation, reference).run(error, call)
-
-
-class Backoff:
-    """The failures of one operation, and the waits between its tries; used by one thread."""
-
-    __slots__ = ("_failures", "_on_retry", "_operation", "_policy", "_random", "_reference", "_sleep", "_until")
-
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        operation: Operation,
-        reference: Reference,
-        on_retry: Callable[[RetryEvent], None] | None,
-        sleep: Callable[[float], None],
-        random: Callable[[], float] | None,
-    ) -> None:
-        self._policy = policy
-        self._operation = operation
-        self._reference = reference
-        self._on_retry = on_retry
-        self._sleep = sleep
-        self._random = random or _random.random
-        self._failures = 0
-        self._until: float | None = None
-
-    def run(self, error: StoreError, call: Callable[[], T]) -> T:
-        """Waits and calls until it succeeds, fails for good, or the policy gives up."""
-        while self.wait(error):
-            try:
-                return call()
-            except StoreError as failure:
-                error = failure
-        raise error
-
-    def wait(self, error: StoreError) -> bool:
-        """Waits before the next try; False when there is to be none.
-
-        Raises:
-            DeadlineExceeded, Cancelled: the context ends before the wait would; from ``error``.
-        """
-        if not error.retryable:
-            return False
-        self._failures += 1
-        policy, now = self._policy, time.monotonic()
-        if self._until is None and policy.max_elapsed is not None:
-            self._until = now + policy.max_elapsed
-        delay = policy.delay(self._failures, error.retry_after, self._random())
-        if self._failures >= policy.attempts or (self._until is not None and now + delay > self._until):
-            if policy.attempts > 1:
-                error.hint = error.hint or f"given up after {self._failures} tries"
-            return False
-        if self._on_retry is not None:
-            self._on_retry(
-                RetryEvent(
-                    operation=self._operation,
-                    reference=self._reference,
-                    attempt=self._failures,
-                    delay=delay,
-                    error=error,
-                )
-            )
-        try:
-            self._sleep(delay)
-        except (DeadlineExceeded, Cancelled) as over:
-            raise over.about(self._operation.value, as_reference(self._reference)) from error
-        return True
