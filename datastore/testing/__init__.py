@@ -1,0 +1,43 @@
+"""The conformance kit: what every store has to do, as tests that any driver and any wrapper can run.
+
+    import pytest
+    from datastore.testing import ConformanceTests, LocationHarness
+
+    class TestMyKind(ConformanceTests):
+        @pytest.fixture(scope="class")
+        @classmethod
+        def harness(cls, tmp_path_factory):
+            with LocationHarness(lambda: MyLocation(...)) as harness:
+                yield harness
+
+`strategies` and `reference_model` are for tests of one's own.  Needs pytest and hypothesis (``stowstore[testing]``).
+"""
+
+from pkgutil import iter_modules
+
+import pytest
+
+# Before they are imported: the kit's assertions explain themselves as those of a test module do.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
+
+from datastore.testing import strategies
+from datastore.testing.conformance import ConformanceTests
+from datastore.testing.driver_store import DriverStore
+from datastore.testing.harness import AfterFork, ContainerAdmin, Harness, HttpAnswer, LocationHarness, Scale
+from datastore.testing.reference_model import ReferenceModel
+from datastore.testing.stateful import StoreMachine, check_against_model
+
+__all__ = [
+    "AfterFork",
+    "ConformanceTests",
+    "ContainerAdmin",
+    "DriverStore",
+    "Harness",
+    "HttpAnswer",
+    "LocationHarness",
+    "ReferenceModel",
+    "Scale",
+    "StoreMachine",
+    "check_against_model",
+    "strategies",
+]
