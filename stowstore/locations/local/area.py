@@ -6,22 +6,17 @@ into place.  It comes into being with the first write; reading never needs it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import itertools
 import os
 import secrets
-import struct
 import threading
 import time
-from enum import StrEnum
 from typing import Final
 
-from datastore.context import current_limits
-from datastore.errors import NotSupported
+from stowstore.locations.local.locking import Lock, LockMode, Locks
 from stowstore.locations.local.paths import DIRECTORY, READABLE_DIRECTORY, Root
 
-__all__ = ["AREA", "DIRECTORY_MODE", "Draft", "Identity", "Lock", "LockMode", "WriteArea", "etag_of", "identity_of"]
+__all__ = ["AREA", "DIRECTORY_MODE", "Draft", "Identity", "WriteArea", "etag_of", "identity_of"]
 
 #: The reserved name; no container can be called so.
 AREA: Final = b".stow"
@@ -44,15 +39,6 @@ def identity_of(status: os.stat_result) -> Identity:
 def etag_of(identity: Identity) -> str:
     """The etag of a version: a new one whenever an object is written, whatever its content."""
     return f"{identity[0]:x}-{identity[1]:x}-{identity[2]:x}"
-
-
-class LockMode(StrEnum):
-    """How much a lock keeps out."""
-
-    SHARED = "shared"
-    """Lets other unconditional writes in."""
-    EXCLUSIVE = "exclusive"
-    """Lets nobody in."""
 
 
 class Draft:
@@ -99,21 +85,6 @@ class Draft:
             pass
 
 
-class Lock:
-    """A lock between the threads and processes that write to one root; released by closing."""
-
-    __slots__ = ("_fd",)
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._fd)
-
-
 class WriteArea:
     """Makes drafts and locks below one root; thread-safe, works in forked children."""
 
@@ -123,18 +94,20 @@ class WriteArea:
         self._making = threading.Lock()
         self._counter = itertools.count()
         # Process ids repeat in containers that share a directory.
-        self._token = secrets.token_hex(4)
+        self._token = secrets.token_hex(4).encode()
+        self._locks = Locks(self._open_lock)
 
     def draft(self) -> Draft:
         """A new, empty draft."""
-        name = b"%x-%x-%x-%s" % (os.getpid(), threading.get_ident(), next(self._counter), self._token.encode())
+        name = b"%s-%x-%x" % (self._token, os.getpid(), next(self._counter))
         drafts = self._drafts
         if drafts is not None:
             try:
                 return Draft(drafts, name)
             except FileNotFoundError:
-                # Somebody removed the reserved directory.
+                # Somebody removed the reserved directory, and the lock file in it.
                 self._drafts = None
+                self._locks = Locks(self._open_lock)
         return Draft(self._open_drafts(), name)
 
     def lock(self, number: int, mode: LockMode, *, required: bool = False) -> Lock:
@@ -144,23 +117,7 @@ class WriteArea:
             NotSupported: the file system has no locks and one is ``required``.
             DeadlineExceeded, Cancelled: while waiting.
         """
-        fd = self._open_lock()
-        try:
-            kind = fcntl.F_WRLCK if mode is LockMode.EXCLUSIVE else fcntl.F_RDLCK
-            # Locks of an open file description, unlike those of a process, hold between threads too.
-            request = struct.pack("hhqqi4x", kind, os.SEEK_SET, number, 1, 0)
-            pause = 0.0005
-            while not _try_lock(fd, request, required=required):
-                limits = current_limits()
-                if limits is None:
-                    time.sleep(pause)
-                else:
-                    limits.sleep(pause)
-                pause = min(pause * 1.5, 0.02)
-        except BaseException:
-            os.close(fd)
-            raise
-        return Lock(fd)
+        return self._locks.acquire(number, mode, required=required)
 
     def make_directory(self, path: bytes) -> None:
         """Makes a directory below the reserved one, with those above it."""
@@ -197,22 +154,6 @@ class WriteArea:
                 _sweep(drafts.fd)
                 self._drafts = drafts
             return self._drafts
-
-
-def _try_lock(fd: int, request: bytes, *, required: bool) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise
-        if required:
-            raise NotSupported(
-                "the file system has no locks, which writing with if_match needs",
-                hint="mount it with locks, or write without if_match",
-            ) from error
-    return True
 
 
 def _sweep(directory: int) -> None:

@@ -25,8 +25,9 @@ from datastore.memory import resolve_range
 from datastore.model import Metadata, SignedURLProperties, SignedURLResponse, WriteOptions
 from datastore.source import Source
 from datastore.stream import ReadStream
-from stowstore.locations.local.area import Draft, Identity, LockMode, etag_of, identity_of
+from stowstore.locations.local.area import Draft, Identity, etag_of, identity_of
 from stowstore.locations.local.faults import nested, translate
+from stowstore.locations.local.locking import LockMode
 from stowstore.locations.local.paths import LOOK, READ, Root, split_path
 from stowstore.locations.local.place import FsyncMode, Place
 from stowstore.locations.local.sidecar import Description, Sidecars, describe

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from datastore.driver import Container
 from datastore.errors import ContainerNotEmpty, ContainerTaken, InvalidReference, NoSuchContainer, StoreError
 from datastore.model import Capabilities, Feature
-from stowstore.locations.local.area import AREA, DIRECTORY_MODE, Lock, LockMode
+from stowstore.locations.local.area import AREA, DIRECTORY_MODE
 from stowstore.locations.local.container import LocalContainer
 from stowstore.locations.local.faults import translate
+from stowstore.locations.local.locking import Lock, LockMode
 from stowstore.locations.local.paths import READABLE_DIRECTORY
 from stowstore.locations.local.place import FsyncMode, Place
 from stowstore.locations.local.sidecar import Sidecars
