@@ -182,10 +182,12 @@ class Location(Protocol):
         ...
 
 
-def resume_after(after: str, delimiter: str) -> str:
-    """The largest key a listing that stopped at ``after`` is past.
+def resume_after(after: str, delimiter: str, prefix: str = "") -> str:
+    """The largest key that a listing of ``prefix`` which stopped at ``after`` is past.
 
     Behind a common prefix everything below it is past, which one greatest code point expresses for backends that only
-    know "start after this key".
+    know "start after this key".  The marker object ``folder/`` that other tools leave, listed by that very prefix, is
+    no common prefix: what lies below it is still to come.
     """
-    return f"{after}\U0010ffff" if delimiter and after.endswith(delimiter) else after
+    folded = delimiter and after.endswith(delimiter) and len(after) > len(prefix)
+    return f"{after}\U0010ffff" if folded else after

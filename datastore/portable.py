@@ -100,6 +100,9 @@ class PortableStore(Store):
         ref = self._object(reference)
         if length is not None and length < 0:
             raise ValueError(f"length is a number of bytes or None, not {length}")
+        limit = self._max_download_bytes if max_bytes is None else max_bytes
+        if limit < 0:
+            raise ValueError(f"max_bytes is a number of bytes, 0 for no limit, not {limit}")
         try:
             check()
             stream = self._container(ref).open(
@@ -108,7 +111,6 @@ class PortableStore(Store):
         except StoreError as error:
             error.about("read", ref)
             raise
-        limit = self._max_download_bytes if max_bytes is None else max_bytes
         if limit and stream.size > limit:
             stream.close()
             self._refuse_download(ref, stream.size, limit)
@@ -233,6 +235,7 @@ class PortableStore(Store):
         ref = self._object(reference)
         able = self.capabilities(ref)
         try:
+            check()
             if able.sign_feature(properties.scope) not in able:
                 raise NotSupported(
                     f"this store cannot sign URLs for {properties.scope.value}",

@@ -23,7 +23,7 @@ def select_page(
 
     Memory is bounded by the page, not by the listing.  A name may come twice.
     """
-    start = resume_after(after, delimiter)
+    start = resume_after(after, delimiter, prefix)
     wanted = limit + 1
     kept: dict[str, _T] = {}
     bound: str | None = None

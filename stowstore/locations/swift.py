@@ -171,7 +171,7 @@ class SwiftContainer:
     def list(self, prefix: str, after: str, limit: int, delimiter: str) -> DriverPage:
         entries: list[DriverEntry] = []
         prefixes: list[str] = []
-        marker = resume_after(after, delimiter)
+        marker = resume_after(after, delimiter, prefix)
         while True:
             # One more than wanted tells whether anything follows.
             asked = min(limit + 1 - len(entries) - len(prefixes), _PAGE)

@@ -63,7 +63,7 @@ class Lister:
             fd = root.open(path.rstrip(b"/"), READABLE_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             return DriverPage()
-        scan = _Scan(self, prefix, resume_after(after, delimiter), limit, delimiter)
+        scan = _Scan(self, prefix, resume_after(after, delimiter, prefix), limit, delimiter)
         scan.run(fd, directory)
         return DriverPage(scan.entries, scan.prefixes, more=scan.more, omitted=scan.omitted)
 
