@@ -68,7 +68,7 @@ def run_within(limits: Limits, asynchronous: Callable[..., Any], *args: Any, **k
     """
     limits.check()
     future = _submit(_awaited(asynchronous, args, kwargs))
-    forget = [token.on_cancel(future.cancel) for token in limits.tokens]  # type: ignore[arg-type]
+    forget = [token.on_cancel(future.cancel) for token in limits.tokens]
     try:
         return future.result(limits.remaining())
     except CancelledError:
