@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import requests
@@ -45,7 +46,7 @@ from datastore.errors import (
 )
 from stowstore.locations.base import HttpSettings
 
-__all__ = ["PerThread", "RawReply", "ResponseBody", "Transport", "retry_after", "translate"]
+__all__ = ["PerThread", "RawReply", "ResponseBody", "Trace", "Transport", "retry_after", "translate"]
 
 _T = TypeVar("_T")
 
@@ -70,12 +71,10 @@ class Transport:
         kind = type(connection)
         connection.__class__ = type(kind.__name__, (_Polite, kind, _PathsKept), {})
         connection.extra_headers = self.headers
-        connection.conn_class = self.connect
+        connection.trace = trace = Trace()
+        # A provider may connect to several hosts, one after the other.
+        connection.conn_class = partial(_Sender, self, trace)
         connection.connection = None
-
-    def connect(self, host: str, port: int, secure: bool | None = None, **more: Any) -> LibcloudConnection:
-        """What libcloud calls to make a connection."""
-        return _Sender(self, host, port, secure=secure, **more)
 
     def adapter(self) -> HTTPAdapter:
         """The socket pool of this process."""
@@ -133,6 +132,17 @@ class PerThread(Generic[_T]):
         self._epoch += 1
 
 
+class Trace:
+    """The last answer a driver got, which libcloud's own errors and streams do not tell."""
+
+    def __init__(self) -> None:
+        self.response: requests.Response | None = None
+
+    @property
+    def status(self) -> int | None:
+        return None if self.response is None else self.response.status_code
+
+
 class RawReply:
     """A libcloud response class that leaves everything to the caller: status, headers and the unread body."""
 
@@ -170,15 +180,17 @@ class ResponseBody:
 class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no types here
     """One driver's way to the network."""
 
-    def __init__(self, transport: Transport, host: str, port: int, secure: bool | None = None, **more: Any) -> None:
+    def __init__(
+        self, transport: Transport, trace: Trace, host: str, port: int, secure: bool | None = None, **more: Any
+    ) -> None:
         super().__init__(host, port, secure=secure, **more)
         self._transport = transport
+        self._trace = trace
         # A netrc entry would replace the signature the driver made.
         self.session.auth = _keep_authorization
         adapter = transport.adapter()
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
-        self.status_seen: int | None = None
 
     def request(
         self,
@@ -205,7 +217,7 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
         self._send(method, url, body, headers, stream=stream or method.upper() == "GET")
 
     def _send(self, method: str, url: str, body: Any, headers: Any, *, stream: bool) -> None:
-        self.status_seen = None
+        self._trace.response = None
         session = self.session
         request = requests.Request(method, f"{self.host}{url}", data=body, headers=self._normalize_headers(headers))
         prepared = session.prepare_request(request)
@@ -249,6 +261,9 @@ def translate(error: Exception, settings: HttpSettings, status: int | None = Non
     """
     if isinstance(error, StoreError):
         return error
+    if isinstance(error, ObjectHashMismatchError) and status is not None and status >= 400:
+        # Drivers compare digests before they look whether anything was stored.
+        return from_status(status, f"the backend answered {status}")
     for kind, made in _BY_CLASS.items():
         if isinstance(error, kind):
             return made[0](made[1], http_status=status)
