@@ -30,7 +30,8 @@ class PerThread(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        # Reentrant: a scrape may set off the collector of garbage, and a finalizer count something.
+        self._lock = threading.RLock()
         self._owned: list[tuple[ref[_Owner], T]] = []
         self.local: _Local[T] = _Local(self._adopt)
         """`local.mine` is the calling thread's own `T`: no method, for a call would cost as much again."""
@@ -70,7 +71,7 @@ _all: WeakSet[PerThread[Any]] = WeakSet()
 def _renew_locks() -> None:
     # A child forked while another thread held a lock would wait for it for ever.
     for counters in _all:
-        counters._lock = threading.Lock()
+        counters._lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_locks)

@@ -237,6 +237,11 @@ class Scope:
     def __hash__(self) -> int:
         return hash((self.prefix, self.naming, id(self.registry)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.registry is not prometheus_client.REGISTRY:
+            raise TypeError(f"{self!r} has a registry of its own, which cannot be sent to another process")
+        return Scope, (self.prefix, None, self.naming)
+
     def __repr__(self) -> str:
         return f"Scope({self.prefix!r}, naming={self.naming.value})"
 

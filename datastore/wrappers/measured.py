@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from prometheus_client import Counter, Gauge
 
@@ -25,7 +25,6 @@ from datastore.metric_names import (
     RetryReason,
 )
 from datastore.model import (
-    Capabilities,
     Cursor,
     ListPage,
     Metadata,
@@ -33,10 +32,11 @@ from datastore.model import (
     SignedURLResponse,
     WriteOptions,
 )
-from datastore.protocol import DataStore, Reference, Store
+from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.source import Source, SourceLike
 from datastore.stream import Body, ReadStream
+from datastore.wrappers.base import StoreWrapper
 from datastore.wrappers.recording import ClientRecorder, Recorder, StoreCollector
 from metrics import Scope, is_multiprocess
 
@@ -66,9 +66,10 @@ Observer = Callable[[OperationEvent], None]
 class StoreMetrics:
     """The metrics of one store, under a scope; thread-safe.
 
-    All series of a store exist from here on, so ``rate()`` sees their first change.  Two objects for the
-    same scope, backend and location share their numbers: make as many as there are stores.
-    ``expected_errors`` are the codes that count as answers rather than faults.
+    All series of a store exist from here on, so ``rate()`` sees their first change.  Two objects for the same scope,
+    backend and location share their numbers: make as many as there are stores.  In the default registry they can be
+    pickled; the receiving process counts for itself.  ``expected_errors`` are the codes that count as answers rather
+    than faults.
     """
 
     def __init__(
@@ -104,6 +105,9 @@ class StoreMetrics:
         }
         self.containers_loaded: Final[Gauge] = CONTAINERS_LOADED.gauge(scope).labels(*store)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade_metrics, (self.scope, self.backend.value, self.location, self.expected_errors)
+
     def classify(self, error: BaseException) -> tuple[Outcome, ErrorCode]:
         """How an operation that raised ``error`` ended."""
         if isinstance(error, StoreError):
@@ -129,7 +133,7 @@ class StoreMetrics:
         recorder.succeed(perf_counter() - began)
 
 
-class MeasuredStore(Store):
+class MeasuredStore(StoreWrapper):
     """A store that records every operation of another one.
 
     A read lasts until its stream ends, fails or is closed; closed before its end it is cancelled.
@@ -137,19 +141,12 @@ class MeasuredStore(Store):
     caller.  Costs about two microseconds an operation.
     """
 
-    def __init__(self, inner: DataStore, metrics: StoreMetrics, *, observer: Observer | None = None) -> None:
-        self._inner = inner
+    def __init__(self, inner: Store, metrics: StoreMetrics, *, observer: Observer | None = None) -> None:
+        super().__init__(inner)
         self._metrics = metrics
         self._observer = observer
         self._reads = metrics.recorders[Operation.READ]
         self._writes = metrics.recorders[Operation.WRITE]
-
-    @property
-    def base_container_fqn(self) -> DataReference:
-        return self._inner.base_container_fqn
-
-    def capabilities(self, reference: Reference | None = None) -> Capabilities:
-        return self._inner.capabilities(reference)
 
     def read_raw(
         self,
@@ -229,8 +226,8 @@ class MeasuredStore(Store):
         with self._operation(Operation.SIGN, reference):
             return self._inner.create_signed_url(reference, properties)
 
-    def close(self) -> None:
-        self._inner.close()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self._inner, self._metrics, self._observer)
 
     def _operation(self, operation: Operation, reference: Reference | None) -> _Operation:
         return _Operation(self, operation, reference)
@@ -332,3 +329,11 @@ def _event(
     first_byte: float | None = None,
 ) -> OperationEvent:
     return OperationEvent(operation, reference, Outcome.OK, None, seconds, size, first_byte, None)
+
+
+def _remade(inner: Store, metrics: StoreMetrics, observer: Observer | None) -> MeasuredStore:
+    return MeasuredStore(inner, metrics, observer=observer)
+
+
+def _remade_metrics(scope: Scope, backend: str, location: str, expected: frozenset[ErrorCode]) -> StoreMetrics:
+    return StoreMetrics(scope, backend, location, expected_errors=expected)

@@ -82,7 +82,7 @@ class _Tally:
     """What one thread did of one operation."""
 
     __slots__ = (
-        "begun",
+        "active",
         "bytes",
         "codes",
         "first_byte",
@@ -97,7 +97,7 @@ class _Tally:
     )
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.active = 0  # below zero where a thread ends what others began
         self.succeeded = 0
         self.bytes = 0
         self.last_success = 0.0
@@ -122,10 +122,11 @@ class TallyRecorder(Recorder):
         self._local = self._tallies.local
 
     def begin(self) -> None:
-        self._local.mine.begun += 1
+        self._local.mine.active += 1
 
     def succeed(self, seconds: float, size: int = 0, first_byte: float | None = None) -> None:
         tally = self._local.mine
+        tally.active -= 1
         tally.succeeded += 1
         tally.seconds[bisect_left(_SECONDS, seconds)] += 1
         tally.seconds_sum += seconds
@@ -141,8 +142,11 @@ class TallyRecorder(Recorder):
         self, outcome: Outcome, code: ErrorCode, seconds: float, size: int = 0, first_byte: float | None = None
     ) -> None:
         tally = self._local.mine
+        tally.active -= 1
         tally.outcomes[outcome] += 1
-        tally.codes[code] = tally.codes.get(code, 0) + 1
+        if code not in tally.codes:
+            tally.codes[code] = 0
+        tally.codes[code] += 1
         tally.seconds[bisect_left(_SECONDS, seconds)] += 1
         tally.seconds_sum += seconds
         tally.bytes += size
@@ -153,8 +157,10 @@ class TallyRecorder(Recorder):
     def total(self) -> _Tally:
         """What all threads did."""
         total = _Tally()
-        for tally in self._tallies.all():
-            # Ends are read before beginnings, so that no scrape sees more operations end than begin.
+        tallies = self._tallies.all()
+        # At once, for threads go on meanwhile; what is begun here and ended there may still look negative.
+        total.active = max(0, sum([tally.active for tally in tallies]))
+        for tally in tallies:
             total.succeeded += tally.succeeded
             for outcome, count in tally.outcomes.items():
                 total.outcomes[outcome] += count
@@ -168,8 +174,6 @@ class TallyRecorder(Recorder):
             total.sizes_sum += tally.sizes_sum
             total.bytes += tally.bytes
             total.last_success = max(total.last_success, tally.last_success)
-        for tally in self._tallies.all():
-            total.begun += tally.begun
         total.outcomes[Outcome.OK] = total.succeeded
         total.bytes += total.sizes_sum
         return total
@@ -211,7 +215,7 @@ class StoreCollector(Collector):
                 for code, count in total.codes.items():
                     errors.add_metric((*labels, code.value), count)
                 _add_histogram(durations, labels, DURATION.buckets, total.seconds, total.seconds_sum)
-                in_progress.add_metric(labels, total.begun - sum(total.outcomes.values()))
+                in_progress.add_metric(labels, total.active)
                 if operation is Operation.READ:
                     _add_histogram(first_bytes, labels, FIRST_BYTE.buckets, total.first_byte, total.first_byte_sum)
                 if operation in MOVING:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -43,6 +44,7 @@ from datastore.metric_names import (
 from datastore.protocol import Reference
 from datastore.wrappers import measured
 from datastore.wrappers.measured import MeasuredStore, OperationEvent, StoreMetrics
+from datastore.wrappers.read_only import ReadOnlyStore
 from metrics import MetricClash, Scope, generate_text, start_http_server
 from tests.servers.model import Address
 from tests.servers.prometheus_server import Promtool, add_target, query
@@ -123,6 +125,13 @@ class Broken(MemoryStore):
         return {DataReference(f"mem://c/{index}"): error for index, error in enumerate(failed)}
 
 
+class Nothing(MemoryStore):
+    """A store that holds nothing, and so can be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Nothing, ()
+
+
 class Body:
     """An answer from a network, piece by piece; an exception among the pieces is raised."""
 
@@ -148,6 +157,7 @@ def test_it_is_a_data_store(store: MeasuredStore) -> None:
     assert isinstance(store, DataStore)
     assert store.capabilities() == MemoryStore().capabilities()
     assert store.base_container_fqn == MemoryStore().base_container_fqn
+    assert isinstance(store.inner, MemoryStore)
     store.close()
 
 
@@ -483,6 +493,36 @@ def test_stores_share_a_scope(recorders: None, registry: CollectorRegistry) -> N
     for location, count in (("a", 2), ("b", 1)):
         numbers = Numbers(registry, location=location)
         assert numbers("operations_total", operation="write", outcome="ok") == count
+
+
+def test_a_measured_store_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    """Over the default registry a measured store is pickled with its names, not its numbers."""
+    store = MeasuredStore(ReadOnlyStore(Nothing()), StoreMetrics(Scope("stow_pickled"), "memory", "main"))
+    store.head(REF)
+    (tmp_path / "store").write_bytes(pickle.dumps(store))
+    code = (
+        "import pickle, pathlib, sys, metrics\n"
+        "store = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "for _ in range(3): store.head('mem://c/key')\n"
+        "print(metrics.generate_text())"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store")],
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    labels = 'backend="memory",location="main",operation="head",outcome="ok"'
+    assert f"stow_pickled_operations_total{{{labels}}} 3.0" in done.stdout
+
+
+def test_a_registry_of_its_own_cannot_be_sent(metrics: StoreMetrics) -> None:
+    """Numbers in a private registry would be lost in another process, so pickling says so."""
+    with pytest.raises(TypeError, match="registry of its own"):
+        pickle.dumps(metrics)
 
 
 def test_a_taken_name_is_a_clash(recorders: None, registry: CollectorRegistry) -> None:
