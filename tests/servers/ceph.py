@@ -4,7 +4,7 @@ One monitor, one object store in memory and the gateway, from unpacked Debian pa
 keyrings, no manager daemon. Stopping the gateway alone keeps the data. `extra` has `region`.
 
 Not as the service does: a quoted ETag in `If-Match` never matches on writes, a SHA-256 checksum is accepted and not
-returned, creating one's own bucket again is a success.
+returned, creating one's own bucket again is a success. Lifecycle rules are accepted and not carried out.
 """
 
 import io
@@ -45,7 +45,8 @@ class RadosGateway(Kind):
         unpack_debian(_PACKAGES, folder)
 
     def works(self, folder: Path) -> bool:
-        return runs([folder / "usr/bin/radosgw", "--version"], unpacked_environment(folder, "ceph"))
+        programs = [folder / "usr/bin" / name for name in ("radosgw", "ceph-mon", "ceph-osd")]
+        return all(runs([program, "--version"], unpacked_environment(folder, "ceph")) for program in programs)
 
     def prepare(self, processes: Processes) -> None:
         root = processes.root
@@ -165,8 +166,10 @@ class RadosGateway(Kind):
         return self.folder / "usr/bin" / name
 
     def _ceph(self) -> list[str | Path]:
-        # Debian's own interpreter: the unpacked bindings are built for it
-        return ["/usr/bin/python3", self._program("ceph"), "--connect-timeout=30"]
+        # Debian's own interpreter, for which the unpacked bindings are built; unpacked too where the system has none
+        unpacked = self._program("python3")
+        python = unpacked if unpacked.exists() else Path("/usr/bin/python3")
+        return [python, self._program("ceph"), "--connect-timeout=30"]
 
     def _environment(self, processes: Processes) -> dict[str, str]:
         return {**unpacked_environment(self.folder, "ceph"), "CEPH_CONF": str(processes.root / "ceph.conf")}
@@ -227,6 +230,8 @@ def _configuration(tree: Path, processes: Processes, cluster: str) -> str:
 
         # Without tcp_nodelay a small GET waits 40 ms for a delayed acknowledgement.
         rgw_frontends = beast endpoint={HOST}:{processes.port} tcp_nodelay=1
+        # Expiry rules are nobody's test here, and their thread makes a stop soon after a start wait 5 s.
+        rgw_enable_lc_threads = false
         rgw_enable_usage_log = false
         rgw_s3_auth_use_keystone = false
         rgw_crypt_require_ssl = false

@@ -153,6 +153,8 @@ def reserve_ports(offsets: Sequence[int], first: int | None = None) -> Iterator[
     socket a port: atomic, and gone with its process.
     """
     if not offsets:
+        if first:
+            raise ServerFailed(f"it listens on a Unix socket only and has no use for port {first}")
         yield ()
         return
     candidates = [first] if first else random.sample(range(20_000, 32_000), 200)

@@ -104,6 +104,12 @@ def test_a_taken_port_is_refused(provided: Provided) -> None:
             kind.start(port=port)
 
 
+def test_a_port_is_refused_where_there_is_none(provided: Provided) -> None:
+    """A port given to a server without TCP is an error rather than ignored."""
+    with pytest.raises(ServerFailed, match=r"redis: .*no use for port 6379"):
+        provided(redis).start(port=6379)
+
+
 def test_a_given_root_stays_and_is_used_again(provided: Provided, short_path: Path) -> None:
     """A directory given is kept when the server stops, and the next server starts empty in it."""
     kind = provided(redis)
