@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from attrs import evolve, field, frozen
 
 from datastore.errors import BadCursor, LimitExceeded
+from datastore.pickling import PickledByFields
 from datastore.reference import DataReference
 
 __all__ = [
@@ -106,7 +107,7 @@ def _bare_etag(etag: str | None) -> str | None:
 
 
 @frozen(kw_only=True)
-class Metadata:
+class Metadata(PickledByFields):
     """What ``head`` knows of an object; the default value means that there is none.
 
     ``etag`` is bare (no quotes); ``content_md5`` is the base64 digest its writer kept, "" when none was; names in
@@ -127,12 +128,9 @@ class Metadata:
     def content_md5(self) -> str:
         return self.user_metadata.get(CONTENT_MD5_KEY.lower(), "")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (Metadata, _state(self))
-
 
 @frozen(kw_only=True)
-class WriteOptions:
+class WriteOptions(PickledByFields):
     """How to write one object.
 
     ``metadata`` names are case-insensitive and kept in lower case; values are printable ASCII.  With ``if_absent``
@@ -177,9 +175,6 @@ class WriteOptions:
             or self.tags
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (WriteOptions, _state(self))
-
 
 @frozen
 class Cursor:
@@ -213,10 +208,14 @@ class Cursor:
         """
         if text in ("start", "end"):
             return _START if text == "start" else _END
-        head, colon, key = text.partition(":")
-        if head != "after" or not colon or not key:
+        head, _, key = text.partition(":")
+        try:
+            after = unquote(key, errors="strict")
+        except UnicodeDecodeError:
+            after = ""
+        if head != "after" or not after:
             raise BadCursor(f"{text!r} is not a cursor", hint="pass on the text that str(cursor) gave")
-        return cls("after", unquote(key, errors="strict"))
+        return cls("after", after)
 
     @property
     def is_at_start(self) -> bool:
@@ -284,7 +283,7 @@ def _seconds(value: float | timedelta) -> float:
 
 
 @frozen(kw_only=True)
-class SignedURLProperties:
+class SignedURLProperties(PickledByFields):
     """What a signed URL shall allow, and for how long (``expires_in``: seconds or a timedelta).
 
     For writes, ``content_md5``, ``content_type``, ``content_length``, ``metadata`` and ``if_absent`` become headers the
@@ -319,12 +318,9 @@ class SignedURLProperties:
         )
         return [name for name in names if getattr(self, name) not in (None, False, _EMPTY)]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (SignedURLProperties, _state(self))
-
 
 @frozen(kw_only=True)
-class SignedURLResponse:
+class SignedURLResponse(PickledByFields):
     """A signed URL and exactly the headers its user has to send with it.
 
     The URL is a credential: its query is left out of ``repr``.
@@ -333,9 +329,6 @@ class SignedURLResponse:
     url: str = field(repr=lambda url: repr(urlsplit(url)._replace(query="...").geturl()))
     required_request_headers: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
     method: str = "GET"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (SignedURLResponse, _state(self))
 
 
 class Feature(StrEnum):
@@ -386,13 +379,3 @@ class Capabilities:
     def sign_feature(self, scope: SignedURLScope) -> Feature:
         """The feature that a signed URL of this scope needs."""
         return Feature(f"sign_{scope.value}")
-
-
-def _state(value: Any) -> dict[str, Any]:
-    # Mapping proxies cannot be pickled; converters make them anew.
-    names = [attribute.name for attribute in value.__attrs_attrs__]
-    return {name: dict(part) if isinstance(part := getattr(value, name), MappingProxyType) else part for name in names}
-
-
-def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
-    return kind(**state)

@@ -17,11 +17,12 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from attrs import evolve, field, frozen
-from datastore.wrappers.cached import CachePolicy
-from datastore.wrappers.retrying import RetryPolicy
 
 from datastore.errors import ConfigError
+from datastore.pickling import PickledByFields
 from datastore.reference import DataReference
+from datastore.wrappers.cached import CachePolicy
+from datastore.wrappers.retrying import RetryPolicy
 from stowstore.durations import parse_duration
 from stowstore.locations.base import HttpSettings, nearest
 from stowstore.locations.registry import known_schemes, load_kind
@@ -63,15 +64,19 @@ def _masked(options: Mapping[str, str]) -> str:
 
 
 @frozen(kw_only=True)
-class SchemeConfig:
+class SchemeConfig(PickledByFields):
     """How references of one more scheme are served."""
 
     kind: str | None = None
     options: Mapping[str, str] = field(factory=dict, converter=_texts, repr=_masked)
 
 
+def _frozen_schemes(schemes: Mapping[str, SchemeConfig]) -> Mapping[str, SchemeConfig]:
+    return MappingProxyType(dict(schemes))
+
+
 @frozen(kw_only=True)
-class StoreConfig:
+class StoreConfig(PickledByFields):
     """Everything a `stowstore.StowStore` is made of.
 
     ``kind`` and ``options`` name the primary location, ``container`` its base container.  With
@@ -85,7 +90,7 @@ class StoreConfig:
     container: str = ""
     enable_multicontainer: bool = False
     create_container: ContainerPolicy = field(default=ContainerPolicy.IF_MISSING, converter=ContainerPolicy)
-    schemes: Mapping[str, SchemeConfig] = field(factory=dict, converter=MappingProxyType)
+    schemes: Mapping[str, SchemeConfig] = field(factory=dict, converter=_frozen_schemes)
     signed_url_options: Mapping[str, str] = field(factory=dict, converter=_texts, repr=_masked)
     cache: CachePolicy | None = None
     retry: RetryPolicy = field(factory=RetryPolicy)
@@ -220,7 +225,7 @@ class _SectionReader:
         return found
 
     def _read_kind(self) -> str:
-        store_type = self._take("type", str, "stow")
+        store_type: str = self._take("type", str, "stow")
         if store_type not in _TYPES:
             raise ConfigError(f"type is of an invalid value [{store_type}]", hint=nearest(store_type, _TYPES))
         stow = self._section("stow")
@@ -228,7 +233,7 @@ class _SectionReader:
         self._stow_options = stow.take_last("config")
         if store_type in ("mem", "redis"):
             return store_type
-        kind = named or _KIND_OF_TYPE[store_type]
+        kind: str = named or _KIND_OF_TYPE[store_type]
         load_kind(kind)
         return kind
 

@@ -120,7 +120,9 @@ class ContainerMap:
             if self._dynamic or name == self._base:
                 yield name
 
-    def __len__(self) -> int:
+    @property
+    def loaded(self) -> int:
+        """How many containers were used so far."""
         return len(self._handles)
 
     def _allow(self, name: str) -> None:
@@ -155,7 +157,7 @@ class LocationStore(PortableStore):
         max_download_bytes: int = 0,
     ) -> None:
         super().__init__(max_download_bytes=max_download_bytes)
-        self._maps = {LocationId.MAIN: main, LocationId.SIGNED_URL: signing or main}
+        self._maps = {LocationId.MAIN: main, LocationId.SIGNED_URL: main if signing is None else signing}
         self._main = main
         self._capabilities = main.location.capabilities
         self._account = account
@@ -174,7 +176,7 @@ class LocationStore(PortableStore):
     @property
     def loaded(self) -> int:
         """How many containers the map of the main location holds."""
-        return len(self._main)
+        return self._main.loaded
 
     def create_container(self, name: str) -> DataReference:
         """Makes a private container and returns its reference; one that is ours already is returned as it is."""

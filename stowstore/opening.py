@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from datastore.wrappers.cached import CachedStore
 from structlog.typing import FilteringBoundLogger
 
 from datastore.driver import Location
@@ -21,6 +20,7 @@ from datastore.events import get_logger, listening
 from datastore.metric_names import CacheResult, Operation
 from datastore.protocol import Store
 from datastore.reference import DataReference
+from datastore.wrappers.cached import CachedStore
 from datastore.wrappers.measured import MeasuredStore, OperationEvent, StoreMetrics
 from datastore.wrappers.retrying import RetryEvent, RetryingStore
 from metrics import Scope

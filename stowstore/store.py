@@ -109,7 +109,7 @@ class StowStore(RoutingStore):
         fresh = configure(config)
         backend = dial_backend(fresh, self._scope)
         self._config, self._primary_backend = fresh, backend
-        self.replace_primary(backend.store)
+        self.replace_primary(backend.store, scheme=backend.scheme, account=fresh.account)
 
     def _dial(self, scheme: str, account: str | None, reference: DataReference) -> Store:
         return dial_scheme(self._config, scheme, account, reference, self._scope).store

@@ -32,7 +32,13 @@ __all__ = ["LAZY_SCHEMES", "SCHEME_ALIASES", "DialStore", "RoutingStore", "accou
 DialStore = Callable[[str, str | None, DataReference], Store]
 
 #: Schemes that mean the same objects as another one.
-SCHEME_ALIASES: Final[Mapping[str, str]] = {"abfss": "abfs", "wasb": "abfs", "wasbs": "abfs"}
+SCHEME_ALIASES: Final[Mapping[str, str]] = {
+    "abfss": "abfs",
+    "minio": "s3",
+    "s3a": "s3",
+    "wasb": "abfs",
+    "wasbs": "abfs",
+}
 
 #: What is dialled on first use when the caller does not say.
 LAZY_SCHEMES: Final = frozenset({"abfs", "file", "gs", "mem", "os", "redis", "s3", "sw"})
@@ -67,24 +73,25 @@ class RoutingStore(StoreWrapper):
     ) -> None:
         super().__init__(primary)
         self._dial_store = dial
-        self._primary_scheme = primary_scheme
-        self._primary_account = account_name(primary_account)
         self._schemes = schemes
         self._per_host = per_host
         self._lock = threading.Lock()
         self._dialled: dict[tuple[str, str], Store] = {}
         self._dialling: dict[tuple[str, str], Flight[Store]] = {}
-        self.replace_primary(primary)
+        self.replace_primary(primary, scheme=primary_scheme, account=primary_account)
 
-    def replace_primary(self, primary: Store) -> None:
-        """Puts another primary in place; lazily dialled stores are dialled anew, the old ones are closed."""
+    def replace_primary(self, primary: Store, *, scheme: str | None = None, account: str | None = None) -> None:
+        """Puts another primary in place; lazily dialled stores are dialled anew, the old ones are closed.
+
+        ``scheme`` and ``account`` are those of the new primary, by default its base container's.
+        """
         base = primary.base_container_fqn
         with self._lock:
             old, dialled = self._inner, self._dialled
             self._inner, self._dialled, self._dialling = primary, {}, {}
-            scheme = self._primary_scheme or base.scheme or "mem"
+            scheme = scheme or base.scheme or "mem"
             self._own_scheme = SCHEME_ALIASES.get(scheme, scheme)
-            self._own_account = self._primary_account or account_name(base.account)
+            self._own_account = account_name(account or base.account)
         for store in {id(store): store for store in (old, *dialled.values()) if store is not primary}.values():
             store.close()
 

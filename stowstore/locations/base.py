@@ -165,7 +165,7 @@ class Kind:
     """One kind of location.
 
     ``schemes`` are those of its references, the first one canonical; ``dial`` makes a location, without a request
-    where it can.  ``extra`` names the extra of the distribution that brings its client library, for the error that says so.
+    where it can.  ``extra`` names the extra of the distribution that brings its client library.
     """
 
     name: str
@@ -184,7 +184,7 @@ class Kind:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the valid name most like a wrong one, and otherwise the valid ones."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"valid are {', '.join(names)}" if names else "it takes none"

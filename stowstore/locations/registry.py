@@ -129,7 +129,10 @@ class _Registry:
             point = found
 
         def load() -> Kind:
-            kind = point.load()
+            try:
+                kind = point.load()
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(f"kind {name!r} cannot be loaded from {point.value!r}: {error}") from error
             if not isinstance(kind, Kind):
                 raise ConfigError(f"entry point {point.value!r} of {ENTRY_POINT_GROUP} is no Kind")
             return kind
