@@ -575,7 +575,7 @@ def test_scrapes_meanwhile_are_consistent(store: MeasuredStore, numbers: Numbers
     for worker in workers:
         worker.start()
     last = 0.0
-    for _ in range(200):
+    for _ in range(40):
         in_progress = numbers("operations_in_progress", operation="head")
         count = numbers("operations_total", operation="head", outcome="ok")
         assert in_progress is not None
