@@ -20,12 +20,12 @@ import pytest
 # Before they are imported: the kit's assertions explain themselves as those of a test module do.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from datastore.testing import strategies
-from datastore.testing.conformance import ConformanceTests
-from datastore.testing.driver_store import DriverStore
-from datastore.testing.harness import AfterFork, ContainerAdmin, Harness, HttpAnswer, LocationHarness, Scale
-from datastore.testing.reference_model import ReferenceModel
-from datastore.testing.stateful import StoreMachine, check_against_model
+from datastore.testing import strategies  # noqa: E402
+from datastore.testing.conformance import ConformanceTests  # noqa: E402
+from datastore.testing.driver_store import DriverStore  # noqa: E402
+from datastore.testing.harness import AfterFork, ContainerAdmin, Harness, HttpAnswer, LocationHarness, Scale  # noqa: E402
+from datastore.testing.reference_model import ReferenceModel  # noqa: E402
+from datastore.testing.stateful import StoreMachine, check_against_model  # noqa: E402
 
 __all__ = [
     "AfterFork",

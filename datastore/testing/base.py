@@ -210,4 +210,3 @@ class Unseekable:
         if not piece and self._error is not None and limit:
             raise self._error
         return piece
-

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
-from datastore.errors import AlreadyExists, NotFound, PreconditionFailed, StoreError
-from datastore.model import Feature, WriteOptions
+import pytest
+
+from datastore.errors import AlreadyExists, NotFound, PreconditionFailed
+from datastore.model import Feature, Metadata, WriteOptions
 from datastore.protocol import Store
 from datastore.reference import DataReference
 from datastore.testing.base import KitTests, Unseekable, content, names_below, needs
 from datastore.testing.harness import Harness, Scale
 
 __all__ = ["ConcurrencyTests"]
+
+T = TypeVar("T")
 
 _RACERS = 32
 _CREATE = WriteOptions(if_absent=True)
@@ -27,22 +33,23 @@ class ConcurrencyTests(KitTests):
         """Of 32 threads that create one object exactly one succeeds; the object is its, the others know they lost."""
         for number in range(harness.scale.rounds):
             ref = place.join(f"race-{number}")
-            self._check_one_winner(store, ref, lambda data, ref=ref: store.write_bytes(ref, data, _CREATE))  # type: ignore[misc]
+            _check_one_winner(store, ref, partial(_create, store, ref))
 
     @needs(Feature.ATOMIC_CREATE)
     def test_exactly_one_streamed_create_wins(self, store: Store, place: DataReference) -> None:
         """The same for sources of unknown size."""
         ref = place.join("race")
-        self._check_one_winner(store, ref, lambda data: store.write_raw(ref, None, _CREATE, Unseekable(data)))
+        _check_one_winner(store, ref, lambda data: store.write_raw(ref, None, _CREATE, Unseekable(data)))
 
     @needs(Feature.CREATE_IF_ABSENT)
     def test_a_create_race_ends_whole(self, store: Store, place: DataReference) -> None:
         """Where creates may race, somebody still wins and the object is one of those written, whole."""
         ref = place.join("race")
         values = [content(2000, seed) for seed in range(8)]
-        outcomes = _together([lambda data=data: store.write_bytes(ref, data, _CREATE) for data in values])  # type: ignore[misc]
-        assert any(not isinstance(outcome, BaseException) for outcome in outcomes)
-        assert all(isinstance(outcome, AlreadyExists) for outcome in outcomes if isinstance(outcome, BaseException))
+        outcomes = _together([partial(store.write_bytes, ref, data, _CREATE) for data in values])
+        winners, losers = _split(outcomes)
+        assert winners
+        assert all(isinstance(error, AlreadyExists) for error in losers), losers
         assert store.read_bytes(ref) in values
 
     @needs(Feature.REPLACE_IF_MATCH, Feature.ATOMIC_CREATE)
@@ -53,25 +60,23 @@ class ConcurrencyTests(KitTests):
             etag = store.write_bytes(ref, b"seen").etag
             values = [f"value {number}".encode() for number in range(_RACERS)]
             options = WriteOptions(if_match=etag)
-            outcomes = _together([lambda data=data: store.write_bytes(ref, data, options) for data in values])  # type: ignore[misc]
-            winners = [number for number, found in enumerate(outcomes) if not isinstance(found, BaseException)]
-            losers = [found for found in outcomes if isinstance(found, BaseException)]
-            assert 1 == len(winners), f"{len(winners)} winners"
+            outcomes = _together([partial(store.write_bytes, ref, data, options) for data in values])
+            winners, losers = _split(outcomes)
+            assert len(winners) == 1, f"{len(winners)} winners"
             assert all(isinstance(error, PreconditionFailed) for error in losers), losers
-            assert values[winners[0]] == store.read_bytes(ref)
+            assert [values[number] for number in winners] == [store.read_bytes(ref)]
 
     def test_writers_of_one_object(self, harness: Harness, store: Store, place: DataReference) -> None:
         """After many wrote one key it holds one of the values, whole, with the size and etag of that one."""
         ref = place.join("object")
         values = [content(1000 + 5000 * seed, seed) for seed in range(harness.scale.threads)]
-        outcomes = _together(
-            [lambda data=data: store.write_raw(ref, None, None, Unseekable(data, most=700)) for data in values]  # type: ignore[misc]
-        )
-        assert [] == [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        outcomes = _together([partial(store.write_raw, ref, None, None, Unseekable(data, most=700)) for data in values])
+        written, failed = _split(outcomes)
+        assert failed == []
         found, known = store.read_bytes(ref), store.head(ref)
         assert found in values
-        assert (len(found), outcomes[values.index(found)].etag) == (known.size, known.etag)  # type: ignore[union-attr]
-        assert ["object"] == names_below(store, place)
+        assert (len(found), written[values.index(found)].etag) == (known.size, known.etag)
+        assert names_below(store, place) == ["object"]
 
     def test_readers_see_old_or_new(self, harness: Harness, store: Store, place: DataReference) -> None:
         """Readers during overwrites see one of the values whole: never a mixture, never a part, never nothing."""
@@ -102,24 +107,25 @@ class ConcurrencyTests(KitTests):
             return rounds
 
         outcomes = _together([write, read, read, read])
-        assert [] == [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert _split(outcomes)[1] == []
 
     def test_readers_never_see_a_write_that_fails(self, store: Store, place: DataReference) -> None:
         """While a write goes on that will fail in the end, its object is not there for anybody."""
-        ref, seen = place.join("object"), []
+        ref = place.join("object")
+        seen: list[tuple[bool, list[DataReference]]] = []
 
         def look() -> None:
             seen.append((store.head(ref).exists, store.list(place)[0]))
 
-        def pieces() -> object:
+        def pieces() -> Iterator[bytes]:
             for _ in range(3):
                 yield content(400_000)
                 look()
             raise KeyError("broken")
 
-        outcomes = _together([lambda: store.write_raw(ref, None, None, pieces())])  # type: ignore[arg-type]
+        outcomes = _together([lambda: store.write_raw(ref, None, None, pieces())])
         assert isinstance(outcomes[0], KeyError)
-        assert [(False, [])] * 3 == seen
+        assert seen == [(False, [])] * 3
 
     def test_everything_at_once(self, harness: Harness, store: Store, place: DataReference) -> None:
         """Threads that write, read, list, copy and delete their own objects never see another's, nor lose theirs."""
@@ -139,15 +145,12 @@ class ConcurrencyTests(KitTests):
                     store.delete(ref)
                 kept = [f"{done:02}" for done in range(number + 1) if done % 3 != 2]
                 assert [*kept, "copy"] == names_below(store, mine, 3)
-                try:
+                with pytest.raises(NotFound) as refused:
                     store.read_raw(mine.join("nothing"))
-                except NotFound as error:
-                    assert str(mine.join("nothing")) == error.reference
-                else:
-                    raise AssertionError("an object of nobody was found")
+                assert str(mine.join("nothing")) == refused.value.reference
 
-        outcomes = _together([lambda thread=thread: work(thread) for thread in range(harness.scale.threads)])  # type: ignore[misc]
-        assert [] == [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        outcomes = _together([partial(work, thread) for thread in range(harness.scale.threads)])
+        assert _split(outcomes)[1] == []
         kept = [f"{number:02}" for number in range(rounds) if number % 3 != 2]
         expected = [f"{thread:02}/{name}" for thread in range(harness.scale.threads) for name in (*kept, "copy")]
         assert expected == names_below(store, place.join("mixed"))
@@ -157,7 +160,7 @@ class ConcurrencyTests(KitTests):
         ref = place.join("object")
         store.write_bytes(ref, b"1")
         outcomes = _together([lambda: store.delete(ref)] * 8)
-        assert [None] * 8 == outcomes
+        assert outcomes == [None] * 8
         assert not store.head(ref).exists
 
     def test_neighbours_come_and_go(self, harness: Harness, store: Store, place: DataReference) -> None:
@@ -170,30 +173,39 @@ class ConcurrencyTests(KitTests):
                 store.write_bytes(ref, b"1")
                 store.delete(ref, missing_ok=False)
 
-        outcomes = _together([lambda thread=thread: work(thread) for thread in range(8)])  # type: ignore[misc]
-        assert [None] * 8 == outcomes
-        assert [] == names_below(store, place)
-
-    def _check_one_winner(self, store: Store, ref: DataReference, create: Callable[[bytes], object]) -> None:
-        values = [f"value {number}".encode() for number in range(_RACERS)]
-        outcomes = _together([lambda data=data: create(data) for data in values])  # type: ignore[misc]
-        winners = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, BaseException)]
-        losers = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        assert 1 == len(winners), f"{len(winners)} winners: {winners}; losers: {losers[:3]}"
-        assert all(isinstance(error, AlreadyExists) for error in losers), losers
-        assert values[winners[0]] == store.read_bytes(ref)
+        outcomes = _together([partial(work, thread) for thread in range(8)])
+        assert outcomes == [None] * 8
+        assert names_below(store, place) == []
 
 
-def _together(tasks: list[Callable[[], object]]) -> list[object]:
+def _check_one_winner(store: Store, ref: DataReference, create: Callable[[bytes], object]) -> None:
+    values = [f"value {number}".encode() for number in range(_RACERS)]
+    winners, losers = _split(_together([partial(create, data) for data in values]))
+    assert len(winners) == 1, f"{len(winners)} winners: {sorted(winners)}; losers: {losers[:3]}"
+    assert all(isinstance(error, AlreadyExists) for error in losers), losers
+    assert [values[number] for number in winners] == [store.read_bytes(ref)]
+
+
+def _create(store: Store, ref: DataReference, data: bytes) -> Metadata:
+    return store.write_bytes(ref, data, _CREATE)
+
+
+def _together(tasks: Sequence[Callable[[], T]]) -> list[T | Exception]:
     """Runs the tasks at the same moment, a thread each, and returns what each returned or raised."""
     start = threading.Barrier(len(tasks))
 
-    def run(task: Callable[[], object]) -> object:
+    def run(task: Callable[[], T]) -> T | Exception:
         start.wait(60)
         try:
             return task()
-        except (StoreError, AssertionError, LookupError) as error:
+        except Exception as error:  # noqa: BLE001 - the test looks at every one of them
             return error
 
     with ThreadPoolExecutor(len(tasks)) as pool:
         return list(pool.map(run, tasks))
+
+
+def _split(outcomes: Sequence[T | Exception]) -> tuple[dict[int, T], list[Exception]]:
+    """What succeeded, by its number, and what failed."""
+    succeeded = {number: outcome for number, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)}
+    return succeeded, [outcome for outcome in outcomes if isinstance(outcome, Exception)]

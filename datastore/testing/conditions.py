@@ -27,14 +27,14 @@ class ConditionTests(KitTests):
         for data in (b"second", b"", content(100_000)):
             with pytest.raises(AlreadyExists):
                 store.write_bytes(ref, data, _CREATE)
-            assert b"first" == store.read_bytes(ref)
+            assert store.read_bytes(ref) == b"first"
         store.write_bytes(ref, b"overwritten")
         with pytest.raises(FileExistsError):
             store.write_raw(ref, None, _CREATE, Unseekable(b"third"))
-        assert b"overwritten" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"overwritten"
         store.delete(ref)
         store.write_bytes(ref, b"anew", _CREATE)
-        assert b"anew" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"anew"
 
     @needs(Feature.CREATE_IF_ABSENT)
     def test_creating_large_objects(self, harness: Harness, store: Store, place: DataReference) -> None:
@@ -53,7 +53,7 @@ class ConditionTests(KitTests):
         store.write_bytes(place.join("empty"), b"", _CREATE)
         with pytest.raises(AlreadyExists):
             store.write_bytes(place.join("empty"), b"more", _CREATE)
-        assert b"" == store.read_bytes(place.join("empty"))
+        assert store.read_bytes(place.join("empty")) == b""
 
     @needs(Feature.CREATE_IF_ABSENT)
     def test_a_failed_source_creates_nothing(self, store: Store, place: DataReference) -> None:
@@ -72,7 +72,7 @@ class ConditionTests(KitTests):
         store.write_bytes(destination, b"destination")
         with pytest.raises((AlreadyExists, NotSupported)):
             store.copy_raw(source, destination, _CREATE)
-        assert b"destination" == store.read_bytes(destination)
+        assert store.read_bytes(destination) == b"destination"
 
     @needs(Feature.REPLACE_IF_MATCH)
     def test_replacing_what_is_known(self, store: Store, place: DataReference) -> None:
@@ -82,9 +82,9 @@ class ConditionTests(KitTests):
         second = store.write_bytes(ref, b"two", WriteOptions(if_match=etag)).etag
         with pytest.raises(PreconditionFailed):
             store.write_bytes(ref, b"three", WriteOptions(if_match=etag))
-        assert b"two" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"two"
         store.write_raw(ref, None, WriteOptions(if_match=f'"{second}"'), Unseekable(b"four"))
-        assert b"four" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"four"
 
     @needs(Feature.REPLACE_IF_MATCH)
     def test_replacing_what_is_not_there(self, store: Store, place: DataReference) -> None:
@@ -107,7 +107,7 @@ class ConditionTests(KitTests):
         source = Unseekable(b"unread")
         with pytest.raises(NotSupported):
             store.write_raw(place.join("object"), 6, _CREATE, source)
-        assert 0 == source.taken
+        assert source.taken == 0
         assert_absent(store, place.join("object"))
 
     @lacks(Feature.REPLACE_IF_MATCH)
@@ -117,4 +117,4 @@ class ConditionTests(KitTests):
         etag = store.write_bytes(ref, b"old").etag
         with pytest.raises(NotSupported):
             store.write_bytes(ref, b"new", WriteOptions(if_match=etag))
-        assert b"old" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"old"

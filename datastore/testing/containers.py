@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -38,7 +39,7 @@ class ContainerTests(KitTests):
         store.write_bytes(ref, b"1")
         admin.create_container(missing_container.container)
         admin.load_container(missing_container.container, create_if_not_found=True)
-        assert b"1" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"1"
 
     @needs(Feature.CONTAINERS)
     def test_a_missing_container_is_not_found(self, admin: ContainerAdmin, missing_container: DataReference) -> None:
@@ -68,7 +69,7 @@ class ContainerTests(KitTests):
         with pytest.raises(NoSuchContainer):
             admin.delete_container(name)
         assert not store.head(missing_container.join("object")).exists
-        assert [] == store.list(missing_container)[0]
+        assert store.list(missing_container)[0] == []
 
     @needs(Feature.CONTAINERS)
     def test_a_container_with_objects_stays(
@@ -78,7 +79,7 @@ class ContainerTests(KitTests):
         store.write_bytes(fresh_container.join("deep", "object"), b"1")
         with pytest.raises(ContainerNotEmpty):
             admin.delete_container(fresh_container.container)
-        assert b"1" == store.read_bytes(fresh_container.join("deep", "object"))
+        assert store.read_bytes(fresh_container.join("deep", "object")) == b"1"
 
     @needs(Feature.CONTAINERS)
     def test_containers_hold_objects_of_their_own(
@@ -90,14 +91,14 @@ class ContainerTests(KitTests):
         assert not store.head(other).exists
         store.write_bytes(other, b"there")
         store.delete(place.join("object"))
-        assert b"there" == store.read_bytes(other)
+        assert store.read_bytes(other) == b"there"
 
     @pytest.mark.parametrize("size", [0, 10, 5 << 20])
     @pytest.mark.parametrize("shape", ["bytes", "unseekable"])
     def test_a_write_to_a_missing_container(
         self, harness: Harness, missing_container: DataReference, size: int, shape: str
     ) -> None:
-        """The write makes the container and the object exists, whole, from any source; or it fails, and nothing is made.
+        """The write makes the container and the object exists, whole, from any source; or it fails and none is made.
 
         Upstream makes the container, forgets to write, and reports success.
         """
@@ -130,7 +131,7 @@ class ContainerTests(KitTests):
         assert not store.head(ref).exists
         with pytest.raises(NoSuchContainer):
             store.read_raw(ref)
-        assert [] == store.list(missing_container)[0]
+        assert store.list(missing_container)[0] == []
         store.delete(ref)
         if harness.containers is not None:
             with pytest.raises(NoSuchContainer):
@@ -149,7 +150,7 @@ class ContainerTests(KitTests):
         inside, outside = place.join("object"), missing_container.join("object")
         with bound:
             bound.write_bytes(inside, b"1")
-            operations = [
+            operations: list[Callable[[], object]] = [
                 lambda: bound.head(outside),
                 lambda: bound.read_raw(outside),
                 lambda: bound.write_bytes(outside, b"1"),
@@ -165,5 +166,5 @@ class ContainerTests(KitTests):
                 with pytest.raises(ContainerNotAllowed) as refused:
                     operation()
                 assert is_not_found(refused.value)
-            assert b"1" == bound.read_bytes(inside)
+            assert bound.read_bytes(inside) == b"1"
             bound.delete(inside)

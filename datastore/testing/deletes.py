@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datastore.errors import InvalidReference, NotFound
-from datastore.protocol import Store
+from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.testing.base import KitTests, assert_absent, names_below, write_all
 from datastore.testing.harness import Harness
@@ -23,7 +23,7 @@ class DeleteTests(KitTests):
         store.delete(ref)
         assert_absent(store, ref)
         store.write_bytes(ref, b"new")
-        assert b"new" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"new"
 
     def test_deleting_is_idempotent(self, store: Store, place: DataReference) -> None:
         """Deleting what is not there is no error, so that it can be retried."""
@@ -44,7 +44,7 @@ class DeleteTests(KitTests):
     def test_deleting_in_a_missing_container(self, store: Store, missing_container: DataReference) -> None:
         """What a missing container holds is gone already; asked to insist, the store says so."""
         store.delete(missing_container.join("object"))
-        assert {} == store.delete_many([missing_container.join("a"), missing_container.join("b")])
+        assert store.delete_many([missing_container.join("a"), missing_container.join("b")]) == {}
         with pytest.raises(NotFound):
             store.delete(missing_container.join("object"), missing_ok=False)
 
@@ -53,16 +53,16 @@ class DeleteTests(KitTests):
         write_all(store, [place.join(name) for name in ("abc", "ab-", "ab.d/e", "x/y/z", "x/y2")])
         for name in ("ab", "x", "x/y", "abcd"):
             store.delete(place.join(name))
-        assert ["ab-", "ab.d/e", "abc", "x/y/z", "x/y2"] == names_below(store, place)
+        assert names_below(store, place) == ["ab-", "ab.d/e", "abc", "x/y/z", "x/y2"]
 
     def test_an_emptied_folder_is_no_obstacle(self, store: Store, place: DataReference) -> None:
         """When the last object below a prefix is gone nothing of the prefix is left, and it can be an object."""
         store.write_bytes(place.join("folder", "a", "b"), b"1")
         store.delete(place.join("folder", "a", "b"))
-        assert [] == names_below(store, place)
-        assert () == store.list_page(place, delimiter="/", directory=True).prefixes
+        assert names_below(store, place) == []
+        assert store.list_page(place, delimiter="/", directory=True).prefixes == ()
         store.write_bytes(place.join("folder"), b"an object now")
-        assert b"an object now" == store.read_bytes(place.join("folder"))
+        assert store.read_bytes(place.join("folder")) == b"an object now"
 
     def test_deleting_many(self, harness: Harness, store: Store, place: DataReference) -> None:
         """Objects that are there and objects that are not go together, by reference and by text, without errors."""
@@ -70,13 +70,13 @@ class DeleteTests(KitTests):
         refs = [place.join(f"many/{number:05}") for number in range(count)]
         write_all(store, refs)
         store.write_bytes(place.join("stays"), b"1")
-        mixed = [*refs, place.join("many", "nothing"), str(place.join("many", "nothing 2")), refs[0]]
-        assert {} == store.delete_many(iter(mixed))
-        assert ["stays"] == names_below(store, place)
+        mixed: list[Reference] = [*refs, place.join("many", "nothing"), str(place.join("many", "nothing 2")), refs[0]]
+        assert store.delete_many(iter(mixed)) == {}
+        assert names_below(store, place) == ["stays"]
 
     def test_deleting_none(self, store: Store) -> None:
         """No references, no errors."""
-        assert {} == store.delete_many([])
+        assert store.delete_many([]) == {}
 
     def test_deleting_many_with_one_mistake(self, store: Store, place: DataReference) -> None:
         """A reference that names no object is refused before anything is removed."""
@@ -84,7 +84,7 @@ class DeleteTests(KitTests):
         store.write_bytes(ref, b"1")
         with pytest.raises(InvalidReference):
             store.delete_many([ref, place.container_reference])
-        assert b"1" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"1"
 
     def test_deleting_from_two_containers(
         self, store: Store, place: DataReference, fresh_container: DataReference
@@ -92,5 +92,5 @@ class DeleteTests(KitTests):
         """One call reaches objects of several containers."""
         refs = [place.join("a"), fresh_container.join("a"), fresh_container.join("b"), place.join("b")]
         write_all(store, refs)
-        assert {} == store.delete_many(refs[:3])
-        assert [False, False, False, True] == [store.exists(ref) for ref in refs]
+        assert store.delete_many(refs[:3]) == {}
+        assert [store.exists(ref) for ref in refs] == [False, False, False, True]

@@ -59,6 +59,9 @@ class DriverStore(PortableStore):
         return self.location.container(reference.container)
 
     def _write_container(self, reference: DataReference, source: Source) -> Container:
+        # What cannot be read twice must not be read before its container is there.
+        if not source.rewindable and not self.location.has_container(reference.container):
+            return self._container_missing(reference) or self.location.container(reference.container)
         return self.location.container(reference.container)
 
     def _container_missing(self, reference: DataReference) -> Container | None:

@@ -74,7 +74,7 @@ class FaultTests(KitTests):
             assert code == error_code(error)
             assert str(reference) in str(error)
             assert not error.retryable
-            self._check_error(harness, error)
+            _check_error(harness, error)
 
     def test_errors_can_be_pickled(self, store: Store, place: DataReference) -> None:
         """An error arrives in another process with its class, text and data."""
@@ -115,7 +115,7 @@ class FaultTests(KitTests):
                 with deadline(5), pytest.raises((TransientError, DeadlineExceeded)) as raised:
                     operation()
                 assert is_retryable(raised.value) or isinstance(raised.value, DeadlineExceeded)
-                self._check_error(harness, raised.value)
+                _check_error(harness, raised.value)
 
     def test_credentials_that_are_not_accepted(self, harness: Harness, place: DataReference) -> None:
         """Every operation says that it is not allowed; none takes that for "not there" or "nothing"."""
@@ -128,17 +128,8 @@ class FaultTests(KitTests):
                 with pytest.raises(PermissionDenied) as raised:
                     operation()
                 assert not is_not_found(raised.value)
-                self._check_error(harness, raised.value)
-        assert b"untouched" == harness.store.read_bytes(place.join("object"))
-
-    def _check_error(self, harness: Harness, error: BaseException) -> None:
-        assert isinstance(error, StoreError)
-        assert error.op
-        assert error.reference
-        assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - our own bytes
-        text = error_text(error)
-        for secret in harness.secrets:
-            assert secret not in text
+                _check_error(harness, raised.value)
+        assert harness.store.read_bytes(place.join("object")) == b"untouched"
 
 
 def _operations(store: Store, ref: DataReference) -> Iterator[Callable[[], object]]:
@@ -148,3 +139,13 @@ def _operations(store: Store, ref: DataReference) -> Iterator[Callable[[], objec
     yield lambda: store.write_bytes(ref, b"changed")
     yield lambda: store.delete(ref)
     yield lambda: store.copy_raw(ref, ref.join("copy"))
+
+
+def _check_error(harness: Harness, error: BaseException) -> None:
+    assert isinstance(error, StoreError)
+    assert error.op
+    assert error.reference
+    assert str(error) == str(pickle.loads(pickle.dumps(error)))  # noqa: S301 - our own bytes
+    text = error_text(error)
+    for secret in harness.secrets:
+        assert secret not in text

@@ -167,7 +167,7 @@ class Harness(ABC):
         """
         return False
 
-    def remove_foreign(self, reference: DataReference, suffix: str) -> None:
+    def remove_foreign(self, reference: DataReference, suffix: str) -> None:  # noqa: B027 - nothing was made
         """Removes what `put_foreign` made."""
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> HttpAnswer:
@@ -208,7 +208,7 @@ class Harness(ABC):
 class LocationHarness(Harness):
     """Tests a bare driver, with nothing between it and the kit but the portable layer.
 
-    ``dial`` makes a location; all it makes share one backend, or ``shared`` is False.  The container of ``name`` is made
+    ``dial`` makes a location; all it makes share one backend, or ``shared`` is False.  The container ``name`` is made
     if it is missing.
     """
 

@@ -19,7 +19,7 @@ from datastore.testing.harness import Harness, Scale
 
 __all__ = ["MetadataTests"]
 
-_HEADERS = {
+_HEADERS: dict[str, Any] = {
     "content_type": "text/csv; charset=utf-8",
     "cache_control": "max-age=60, private",
     "content_encoding": "x-kit",
@@ -52,7 +52,7 @@ class MetadataTests(KitTests):
         """Names come back in lower case on every backend; two that differ by case alone are refused."""
         ref = place.join("object")
         store.write_bytes(ref, b"1", WriteOptions(metadata={"MixedCase": "Value", "UPPER-1": "V"}))
-        assert {"mixedcase": "Value", "upper-1": "V"} == store.head(ref).user_metadata
+        assert store.head(ref).user_metadata == {"mixedcase": "Value", "upper-1": "V"}
         with pytest.raises(ValueError, match="twice"):
             WriteOptions(metadata={"a": "1", "A": "2"})
 
@@ -62,14 +62,12 @@ class MetadataTests(KitTests):
         ref = place.join("object")
         store.write_bytes(ref, b"1", WriteOptions(metadata={"a": "1", "b": "2"}))
         store.write_bytes(ref, b"2", WriteOptions(metadata={"c": "3"}))
-        assert {"c": "3"} == store.head(ref).user_metadata
+        assert store.head(ref).user_metadata == {"c": "3"}
         store.write_bytes(ref, b"3")
-        assert {} == store.head(ref).user_metadata
+        assert store.head(ref).user_metadata == {}
 
     @needs(Feature.USER_METADATA)
-    def test_metadata_of_streamed_and_large_objects(
-        self, harness: Harness, store: Store, place: DataReference
-    ) -> None:
+    def test_metadata_of_streamed_and_large_objects(self, harness: Harness, store: Store, place: DataReference) -> None:
         """Metadata survive the way of unknown sizes and of several parts."""
         ref = place.join("object")
         for size in (0, 10, harness.scale.large):
@@ -80,7 +78,7 @@ class MetadataTests(KitTests):
     def test_as_much_metadata_as_every_cloud_takes(self, store: Store, place: DataReference) -> None:
         """Two KiB, names and values together, are kept; one byte more is refused."""
         full = {"a": "x" * 1000, "b": "y" * 1046}
-        assert 2048 == sum(len(name) + len(value) for name, value in full.items())
+        assert sum(len(name) + len(value) for name, value in full.items()) == 2048
         ref = place.join("object")
         store.write_bytes(ref, b"1", WriteOptions(metadata=full))
         assert full == store.head(ref).user_metadata
@@ -145,8 +143,8 @@ class MetadataTests(KitTests):
         store.write_bytes(ref, b"not really encoded", WriteOptions(**_HEADERS))
         known = store.head(ref)
         assert {name: getattr(known, name) for name in _HEADERS} == _HEADERS
-        assert b"not really encoded" == store.read_bytes(ref)
-        assert 18 == known.size
+        assert store.read_bytes(ref) == b"not really encoded"
+        assert known.size == 18
 
     @needs(Feature.CONTENT_HEADERS)
     def test_a_gzip_object_is_not_unpacked(self, store: Store, place: DataReference) -> None:
@@ -171,12 +169,12 @@ class MetadataTests(KitTests):
         """An object with tags is written like any other."""
         ref = place.join("object")
         store.write_bytes(ref, b"1", WriteOptions(tags={"team": "kit", "cost centre": "7"}))
-        assert b"1" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"1"
 
     @lacks(Feature.USER_METADATA)
     def test_user_metadata_that_cannot_be_kept_are_refused(self, store: Store, place: DataReference) -> None:
         """Losing metadata in silence is worse than refusing them."""
-        self._check_refused(store, place, WriteOptions(metadata={"a": "1"}))
+        _check_refused(store, place, WriteOptions(metadata={"a": "1"}))
 
     @lacks(Feature.CONTENT_HEADERS)
     @pytest.mark.parametrize("header", _HEADERS)
@@ -184,20 +182,21 @@ class MetadataTests(KitTests):
         self, store: Store, place: DataReference, header: str
     ) -> None:
         """The same for each content header."""
-        self._check_refused(store, place, WriteOptions(**{header: _HEADERS[header]}))
+        _check_refused(store, place, WriteOptions(**{header: _HEADERS[header]}))
 
     @lacks(Feature.TAGS)
     def test_tags_that_cannot_be_kept_are_refused(self, store: Store, place: DataReference) -> None:
         """The same for tags."""
-        self._check_refused(store, place, WriteOptions(tags={"a": "1"}))
+        _check_refused(store, place, WriteOptions(tags={"a": "1"}))
 
-    def _check_refused(self, store: Store, place: DataReference, options: WriteOptions) -> None:
-        source = Unseekable(b"unread")
-        with pytest.raises(NotSupported):
-            store.write_raw(place.join("object"), 6, options, source)
-        assert 0 == source.taken
-        assert_absent(store, place.join("object"))
-        store.write_bytes(place.join("source"), b"1")
-        with pytest.raises(NotSupported):
-            store.copy_raw(place.join("source"), place.join("object"), options)
-        assert_absent(store, place.join("object"))
+
+def _check_refused(store: Store, place: DataReference, options: WriteOptions) -> None:
+    source = Unseekable(b"unread")
+    with pytest.raises(NotSupported):
+        store.write_raw(place.join("object"), 6, options, source)
+    assert source.taken == 0
+    assert_absent(store, place.join("object"))
+    store.write_bytes(place.join("source"), b"1")
+    with pytest.raises(NotSupported):
+        store.copy_raw(place.join("source"), place.join("object"), options)
+    assert_absent(store, place.join("object"))

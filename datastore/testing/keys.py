@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from datastore.errors import InvalidReference, StoreError
-from datastore.model import Capabilities, Feature, SignedURLProperties
+from datastore.model import Capabilities, Feature, SignedURLProperties, SignedURLScope
 from datastore.protocol import Store
 from datastore.reference import DataReference
 from datastore.testing import strategies
@@ -22,22 +22,22 @@ class KeyTests(KitTests):
     @pytest.mark.parametrize("name", strategies.ODD_KEYS)
     def test_odd_keys(self, harness: Harness, store: Store, place: DataReference, name: str) -> None:
         """Write, head, read, list, copy, sign and delete agree on which object an odd key names."""
-        self._check_key(harness, store, place, strategies.ODD_KEYS[name])
+        _check_key(harness, store, place, strategies.ODD_KEYS[name])
 
     @needs(Feature.EMPTY_SEGMENTS)
     @pytest.mark.parametrize("name", strategies.EMPTY_SEGMENT_KEYS)
     def test_empty_segments(self, harness: Harness, store: Store, place: DataReference, name: str) -> None:
         """``a//b`` is an object of its own, not another spelling of ``a/b``."""
         key = strategies.EMPTY_SEGMENT_KEYS[name]
-        self._check_key(harness, store, place, key)
+        _check_key(harness, store, place, key)
         one, other = place.with_key(f"{place.key}/two/{key}"), place.join("two", "a/b")
         store.write_bytes(one, b"one")
         assert not store.head(other).exists
         store.write_bytes(other, b"other")
-        assert b"one" == store.read_bytes(one)
+        assert store.read_bytes(one) == b"one"
         folded = store.list_page(place.join("two", "a"), directory=True, delimiter="/")
         assert [other] == [entry.reference for entry in folded.entries]
-        assert 1 == len(folded.prefixes) + folded.omitted
+        assert len(folded.prefixes) + folded.omitted == 1
 
     @lacks(Feature.EMPTY_SEGMENTS)
     @pytest.mark.parametrize("name", strategies.EMPTY_SEGMENT_KEYS)
@@ -54,8 +54,8 @@ class KeyTests(KitTests):
         ):
             with pytest.raises(InvalidReference) as refused:
                 operation()
-            assert "empty_segment" == refused.value.reason
-        assert b"untouched" == store.read_bytes(place.join("a", "b"))
+            assert refused.value.reason == "empty_segment"
+        assert store.read_bytes(place.join("a", "b")) == b"untouched"
 
     @lacks(Feature.NESTED_KEYS)
     def test_an_object_is_no_folder(self, store: Store, place: DataReference) -> None:
@@ -69,9 +69,9 @@ class KeyTests(KitTests):
         assert not store.head(place.join("object", "below")).exists
         assert not store.head(place.join("folder")).exists
         store.delete(place.join("object", "below"))
-        assert ["folder/inside", "object"] == names_below(store, place)
-        assert b"object" == store.read_bytes(place.join("object"))
-        assert b"inside" == store.read_bytes(place.join("folder", "inside"))
+        assert names_below(store, place) == ["folder/inside", "object"]
+        assert store.read_bytes(place.join("object")) == b"object"
+        assert store.read_bytes(place.join("folder", "inside")) == b"inside"
 
     @pytest.mark.parametrize("letter", ["a", "é", "数", "\U0001f600"], ids=["ascii", "two", "three", "four"])
     def test_the_longest_key(
@@ -81,12 +81,12 @@ class KeyTests(KitTests):
         ref = place.with_key(_padded(place.key, able.max_key_bytes, letter))
         assert able.max_key_bytes == len(ref.key.encode())
         store.write_bytes(ref, b"long")
-        assert b"long" == store.read_bytes(ref)
+        assert store.read_bytes(ref) == b"long"
         assert [ref] == store.list(place, directory=True)[0]
         store.copy_raw(ref, place.join("short"))
         store.copy_raw(place.join("short"), ref)
         store.delete(ref)
-        assert ["short"] == names_below(store, place)
+        assert names_below(store, place) == ["short"]
         longer = place.with_key(f"{ref.key}x")
         for operation in (
             lambda: store.write_bytes(longer, b"1"),
@@ -98,8 +98,8 @@ class KeyTests(KitTests):
         ):
             with pytest.raises(InvalidReference) as refused:
                 operation()
-            assert "key_too_long" == refused.value.reason
-        assert b"long" == store.read_bytes(place.join("short"))
+            assert refused.value.reason == "key_too_long"
+        assert store.read_bytes(place.join("short")) == b"long"
 
     @pytest.mark.parametrize("name", strategies.TRAVERSAL_KEYS)
     def test_traversal_by_raw_keys_is_refused(self, store: Store, place: DataReference, name: str) -> None:
@@ -128,7 +128,7 @@ class KeyTests(KitTests):
         ):
             with pytest.raises(InvalidReference):
                 operation()
-        assert [] == names_below(store, place)
+        assert names_below(store, place) == []
 
     def test_joining_never_leaves_its_base(self, place: DataReference) -> None:
         """Slashes at the edges of a joined part mean nothing, and dots are refused."""
@@ -155,37 +155,9 @@ class KeyTests(KitTests):
             assert len(data) == store.head(ref).size
             assert [ref] == store.list(place, directory=True)[0]
             store.delete(ref)
-            assert [] == store.list(place, directory=True)[0]
+            assert store.list(place, directory=True)[0] == []
 
         law()
-
-    def _check_key(self, harness: Harness, store: Store, place: DataReference, key: str) -> None:
-        ref = place.with_key(f"{place.key}/odd/{key}")
-        data = content(100)
-        assert ref == DataReference(str(ref))
-        written = store.write_bytes(ref, data)
-        assert written.etag == store.head(ref).etag
-        assert data == store.read_bytes(ref)
-        assert data[5:9] == store.read_bytes(str(ref), 5, 4)
-        assert [ref] == store.list(place.join("odd"), directory=True)[0]
-        assert [ref] == store.list(ref)[0]
-        copy = place.with_key(f"{place.key}/copy/{key}")
-        store.copy_raw(ref, copy)
-        store.copy_raw(copy, place.join("plain"))
-        store.copy_raw(place.join("plain"), copy)
-        assert data == store.read_bytes(copy)
-        if Feature.SIGN_READ in harness.capabilities:
-            signed = store.create_signed_url(ref, SignedURLProperties(expires_in=60))
-            answer = harness.send("GET", signed.url, signed.required_request_headers)
-            assert (200, data) == (answer.status, answer.body)
-        if Feature.SIGN_WRITE in harness.capabilities:
-            signed = store.create_signed_url(ref, SignedURLProperties(scope="write", expires_in=60))  # type: ignore[arg-type]
-            assert harness.send("PUT", signed.url, signed.required_request_headers, b"signed").status in (200, 201)
-            assert b"signed" == store.read_bytes(ref)
-        assert {} == store.delete_many([copy, place.join("plain")])
-        assert [ref] == store.list(place, directory=True)[0]
-        store.delete(ref, missing_ok=False)
-        assert_absent(store, ref)
 
 
 def _padded(key: str, length: int, letter: str) -> str:
@@ -201,3 +173,32 @@ def _padded(key: str, length: int, letter: str) -> str:
         parts.append(letter * count + "x" * rest)
         room -= take
     return "/".join([key, *parts])
+
+
+def _check_key(harness: Harness, store: Store, place: DataReference, key: str) -> None:
+    ref = place.with_key(f"{place.key}/odd/{key}")
+    data = content(100)
+    assert ref == DataReference(str(ref))
+    written = store.write_bytes(ref, data)
+    assert written.etag == store.head(ref).etag
+    assert data == store.read_bytes(ref)
+    assert data[5:9] == store.read_bytes(str(ref), 5, 4)
+    assert [ref] == store.list(place.join("odd"), directory=True)[0]
+    assert [ref] == store.list(ref)[0]
+    copy = place.with_key(f"{place.key}/copy/{key}")
+    store.copy_raw(ref, copy)
+    store.copy_raw(copy, place.join("plain"))
+    store.copy_raw(place.join("plain"), copy)
+    assert data == store.read_bytes(copy)
+    if Feature.SIGN_READ in harness.capabilities:
+        signed = store.create_signed_url(ref, SignedURLProperties(expires_in=60))
+        answer = harness.send("GET", signed.url, signed.required_request_headers)
+        assert (200, data) == (answer.status, answer.body)
+    if Feature.SIGN_WRITE in harness.capabilities:
+        signed = store.create_signed_url(ref, SignedURLProperties(scope=SignedURLScope.WRITE, expires_in=60))
+        assert harness.send("PUT", signed.url, signed.required_request_headers, b"signed").status in (200, 201)
+        assert store.read_bytes(ref) == b"signed"
+    assert store.delete_many([copy, place.join("plain")]) == {}
+    assert [ref] == store.list(place, directory=True)[0]
+    store.delete(ref, missing_ok=False)
+    assert_absent(store, ref)

@@ -53,7 +53,7 @@ class LimitTests(KitTests):
         for operation in operations:
             with deadline(0), pytest.raises(DeadlineExceeded):
                 operation()
-        self._check_untouched(store, place)
+        _check_untouched(store, place)
 
     def test_a_cancelled_token(
         self, store: Store, place: DataReference, operations: list[Callable[[], object]]
@@ -64,7 +64,7 @@ class LimitTests(KitTests):
         for operation in operations:
             with cancellable(token), cancellable(), pytest.raises(Cancelled):
                 operation()
-        self._check_untouched(store, place)
+        _check_untouched(store, place)
 
     def test_a_deadline_far_away(
         self, store: Store, place: DataReference, operations: list[Callable[[], object]]
@@ -72,9 +72,9 @@ class LimitTests(KitTests):
         """A deadline that is not reached changes nothing, and ends with its block."""
         with deadline(600), cancellable():
             assert store.head(place.join("object")).exists
-            assert b"old" == store.read_bytes(place.join("object"))
+            assert store.read_bytes(place.join("object")) == b"old"
         store.write_bytes(place.join("object"), b"old")
-        self._check_untouched(store, place)
+        _check_untouched(store, place)
 
     @pytest.mark.parametrize("had", [True, False], ids=["overwriting", "new"])
     @pytest.mark.parametrize("size", [10_000, 6 << 20])
@@ -93,7 +93,7 @@ class LimitTests(KitTests):
         with cancellable(token), pytest.raises(Cancelled):
             store.write_raw(ref, None, None, pieces())
         if had:
-            self._check_untouched(store, place)
+            _check_untouched(store, place)
         else:
             assert_absent(store, ref)
 
@@ -132,6 +132,7 @@ class LimitTests(KitTests):
         assert isinstance(late.value, StoreError)
         assert ("write", str(place.join("object"))) == (late.value.op, late.value.reference)
 
-    def _check_untouched(self, store: Store, place: DataReference) -> None:
-        assert ["object"] == names_below(store, place)
-        assert b"old" == store.read_bytes(place.join("object"))
+
+def _check_untouched(store: Store, place: DataReference) -> None:
+    assert names_below(store, place) == ["object"]
+    assert store.read_bytes(place.join("object")) == b"old"

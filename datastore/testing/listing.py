@@ -63,15 +63,15 @@ class ListTests(KitTests):
         write_all(store, [place.join(name) for name in sorted(_NAMES, key=lambda name: name[::-1])])
         return _NAMES
 
-    def test_nothing(self, store: Store, place: DataReference) -> None:
+    def test_listing_nothing(self, store: Store, place: DataReference) -> None:
         """Where nothing is the listing is empty and at its end; that is no error."""
         for prefix in (place, place.join("deeper")):
             assert ListPage() == store.list_page(prefix)
             assert ListPage() == store.list_page(prefix, 1, directory=True, delimiter="/")
             assert ([], Cursor.at_end()) == store.list(prefix)
-            assert [] == list(store.walk(prefix))
+            assert list(store.walk(prefix)) == []
 
-    def test_a_missing_container(self, store: Store, missing_container: DataReference) -> None:
+    def test_listing_a_missing_container(self, store: Store, missing_container: DataReference) -> None:
         """So it is in a container that does not exist."""
         assert ListPage() == store.list_page(missing_container)
         assert ListPage() == store.list_page(missing_container.join("a"), directory=True, delimiter="/")
@@ -106,9 +106,9 @@ class ListTests(KitTests):
     def test_a_name_that_is_a_prefix_of_another(self, store: Store, place: DataReference) -> None:
         """The object of the very name comes first, then those it is a prefix of."""
         write_all(store, [place.join(name) for name in ("foo", "foobar", "foo-bar", "fo")])
-        assert ["fo", "foo", "foo-bar", "foobar"] == names_below(store, place)
+        assert names_below(store, place) == ["fo", "foo", "foo-bar", "foobar"]
         assert [place.join("foo"), place.join("foo-bar"), place.join("foobar")] == store.list(place.join("foo"))[0]
-        assert [] == store.list(place.join("foo"), directory=True)[0]
+        assert store.list(place.join("foo"), directory=True)[0] == []
 
     @needs(Feature.NESTED_KEYS)
     def test_an_object_and_a_folder_of_one_name(self, store: Store, place: DataReference) -> None:
@@ -150,7 +150,7 @@ class ListTests(KitTests):
         assert [place.join("t0")] == [entry.reference for entry in page.entries]
         assert [place.join("t-"), place.join("t"), place.join("t00")] == list(page.prefixes)
         page = store.list_page(place.join("t", "u"), delimiter="/")
-        assert () == page.entries
+        assert page.entries == ()
         assert [place.join("t", "u-"), place.join("t", "u")] == list(page.prefixes)
 
     def test_another_delimiter_is_refused(self, store: Store, place: DataReference) -> None:
@@ -164,7 +164,7 @@ class ListTests(KitTests):
         for size in (0, 1, 1000):
             store.write_bytes(place.join(f"{size:04}"), bytes(size))
         entries = list(store.walk(place, directory=True))
-        assert [0, 1, 1000] == [entry.size for entry in entries]
+        assert [entry.size for entry in entries] == [0, 1, 1000]
         for entry in entries:
             known = store.head(entry.reference)
             assert entry.etag in ("", known.etag)
@@ -275,7 +275,7 @@ class ListTests(KitTests):
             assert [place.join(name) for name in expected] == [entry.reference for entry in page.entries]
         assert ListPage() == store.list_page(place, 10, Cursor.after_key(f"{place.key}0"), directory=True)
 
-    def test_many_objects(self, harness: Harness, store: Store, place: DataReference) -> None:
+    def test_listing_many_objects(self, harness: Harness, store: Store, place: DataReference) -> None:
         """More objects than a page come all, once and in order, by default pages and by small ones."""
         count = harness.scale.objects
         names = [f"{number:05}" for number in range(count)]
@@ -286,7 +286,7 @@ class ListTests(KitTests):
         assert count == sum(1 for _ in store.walk(folder, directory=True))
         if harness.scale is Scale.NORMAL:
             first = store.list_page(folder, directory=True)
-            assert 1000 == len(first.entries), "the default page holds 1,000 objects"
+            assert len(first.entries) == 1000, "the default page holds 1,000 objects"
             assert not first.cursor.is_at_end
 
     def test_a_page_of_exactly_the_rest(self, store: Store, place: DataReference) -> None:
@@ -295,7 +295,7 @@ class ListTests(KitTests):
         for size in (4, 2, 1):
             assert list("abcd") == names_below(store, place, size)
 
-    def test_a_whole_container(self, store: Store, fresh_container: DataReference) -> None:
+    def test_listing_a_whole_container(self, store: Store, fresh_container: DataReference) -> None:
         """A container lists from its root, without and with a delimiter."""
         assert ListPage() == store.list_page(fresh_container)
         write_all(store, [fresh_container.join(name) for name in ("a", "b/c", "b/d", "e")])
@@ -306,9 +306,7 @@ class ListTests(KitTests):
             assert [fresh_container.join("a"), fresh_container.join("e")] == _entries(folded)
             assert [fresh_container.join("b")] == _prefixes(folded)
 
-    def test_foreign_names_are_left_out_and_counted(
-        self, harness: Harness, store: Store, place: DataReference
-    ) -> None:
+    def test_foreign_names_are_left_out_and_counted(self, harness: Harness, store: Store, place: DataReference) -> None:
         """Names no reference can express, left by other tools, neither end a listing nor hide their neighbours."""
         write_all(store, [place.join(name) for name in ("folder/a", "folder/b", "z")])
         foreign = [(place.join("folder"), "/"), (place, "/x/../y"), (place, "/y/")]
@@ -318,10 +316,10 @@ class ListTests(KitTests):
             for size in (1, 2, 3, 10):
                 found = pages(store, place, size)
                 assert [place.join(name) for name in ("folder/a", "folder/b", "z")] == _entries(found)
-                assert 3 == sum(page.omitted for page in found)
+                assert sum(page.omitted for page in found) == 3
                 found = pages(store, place.join("folder"), size, delimiter="/")
                 assert [place.join("folder/a"), place.join("folder/b")] == _entries(found)
-                assert 1 == sum(page.omitted for page in found)
+                assert sum(page.omitted for page in found) == 1
         finally:
             for ref, suffix in foreign:
                 harness.remove_foreign(ref, suffix)

@@ -50,7 +50,7 @@ class ProcessTests(KitTests):
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
-        assert 0 == child.returncode, child.stderr.decode()
+        assert child.returncode == 0, child.stderr.decode()
         assert data[::-1] == store.read_bytes(place.join("from child"))
 
     def test_pickling_twice_is_one_store_each(self, harness: Harness, store: Store, place: DataReference) -> None:
@@ -62,10 +62,10 @@ class ProcessTests(KitTests):
         for secret in harness.secrets:
             assert secret not in repr(store)
         with pickle.loads(packed) as copied:  # noqa: S301 - our own bytes
-            assert b"1" == copied.read_bytes(place.join("a"))
+            assert copied.read_bytes(place.join("a")) == b"1"
             copied.write_bytes(place.join("b"), b"2")
-        assert b"2" == store.read_bytes(place.join("b"))
-        assert ["a", "b"] == names_below(store, place)
+        assert store.read_bytes(place.join("b")) == b"2"
+        assert names_below(store, place) == ["a", "b"]
 
     def test_a_used_store_in_a_forked_child(self, harness: Harness, store: Store, place: DataReference) -> None:
         """After fork a store that was in use works in the child or refuses with `ForkUnsafe`; it never hangs.
@@ -85,7 +85,7 @@ class ProcessTests(KitTests):
         }[harness.after_fork]
         assert outcome in allowed
         if outcome == "works" and harness.shared and harness.picklable:
-            assert b"from child" == store.read_bytes(place.join("from child"))
+            assert store.read_bytes(place.join("from child")) == b"from child"
         assert content(1000) == store.read_bytes(ref)
         store.write_bytes(place.join("parent goes on"), b"1")
 
@@ -121,7 +121,7 @@ def _use(store: Store, place: DataReference) -> str:
         if content(1000) != store.read_bytes(place.join("from parent")):
             return "read something else"
         store.write_bytes(place.join("from child"), b"from child")
-        if b"from child" != store.read_bytes(place.join("from child")):
+        if store.read_bytes(place.join("from child")) != b"from child":
             return "wrote something else"
         if not store.head(place.join("from child")).exists or len(store.list(place, directory=True)[0]) != 2:
             return "lost an object"

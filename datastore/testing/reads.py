@@ -61,17 +61,17 @@ class ReadTests(KitTests):
         store.write_bytes(ref, content(_SIZE))
         return ref
 
-    def test_the_whole_object(self, store: Store, thousand: DataReference) -> None:
+    def test_reading_the_whole_object(self, store: Store, thousand: DataReference) -> None:
         """Without a range the stream yields the object, and its metadata say what head says."""
         with store.read_raw(thousand) as stream:
-            assert _SIZE == stream.size
+            assert stream.size == _SIZE
             assert content(_SIZE) == stream.read()
-            assert b"" == stream.read()
-            assert _SIZE == stream.position
+            assert stream.read() == b""
+            assert stream.position == _SIZE
             assert store.head(thousand).etag == stream.metadata.etag
 
     @pytest.mark.parametrize(("start", "length", "meant"), _RANGES)
-    def test_ranges(
+    def test_reading_ranges(
         self, store: Store, thousand: DataReference, start: int, length: int | None, meant: slice
     ) -> None:
         """A range is clipped to the object; the stream knows its own size and that of the whole object."""
@@ -79,15 +79,15 @@ class ReadTests(KitTests):
         with store.read_raw(thousand, start, length) as stream:
             assert len(expected) == stream.size
             assert expected == stream.read()
-            assert _SIZE == stream.metadata.size
+            assert stream.metadata.size == _SIZE
 
     @pytest.mark.parametrize("start", [0, 1, -1, 100])
-    def test_ranges_of_an_empty_object(self, store: Store, place: DataReference, start: int) -> None:
+    def test_reading_ranges_of_an_empty_object(self, store: Store, place: DataReference, start: int) -> None:
         """Every range of nothing is empty."""
         ref = place.join("empty")
         store.write_bytes(ref, b"")
-        assert b"" == store.read_bytes(ref, start)
-        assert b"" == store.read_bytes(ref, start, 5)
+        assert store.read_bytes(ref, start) == b""
+        assert store.read_bytes(ref, start, 5) == b""
 
     def test_a_negative_length_is_refused(self, store: Store, thousand: DataReference) -> None:
         """Minus one is not "everything"."""
@@ -136,9 +136,9 @@ class ReadTests(KitTests):
                 assert content(101) == stream.read()
             with pytest.raises(LimitExceeded):
                 limited.read_raw(exact, max_bytes=99)
-            assert 101 == limited.head(over).size
+            assert limited.head(over).size == 101
             limited.copy_raw(over, place.join("copied"))
-            assert 101 == limited.head(place.join("copied")).size
+            assert limited.head(place.join("copied")).size == 101
 
     def test_a_limit_for_one_call(self, store: Store, thousand: DataReference) -> None:
         """A call may bring its own limit to a store without one; a negative one is refused."""
@@ -157,16 +157,16 @@ class ReadTests(KitTests):
         assert content(_SIZE) == b"".join(pieces)
         assert max(map(len, pieces)) <= step
 
-    def test_other_ways_to_read(self, store: Store, thousand: DataReference) -> None:
+    def test_reading_in_other_ways(self, store: Store, thousand: DataReference) -> None:
         """readinto, iteration, read(None), read(0) and mixtures yield the same bytes."""
         with store.read_raw(thousand) as stream:
-            assert b"" == stream.read(0)
+            assert stream.read(0) == b""
             buffer = bytearray(100)
             count = stream.readinto(buffer)
             assert 0 < count <= 100
             first = bytes(buffer[:count]) + stream.read(1)
             assert content(_SIZE) == first + stream.read(None)
-            assert 0 == stream.readinto(buffer)
+            assert stream.readinto(buffer) == 0
         with store.read_raw(thousand) as stream:
             assert content(_SIZE) == b"".join(stream)
 

@@ -37,54 +37,54 @@ class SigningTests(KitTests):
         return ref
 
     @needs(Feature.SIGN_READ)
-    def test_reading(self, harness: Harness, ref: DataReference) -> None:
+    def test_signed_reading(self, harness: Harness, ref: DataReference) -> None:
         """A URL to read yields the object, or the range a header asks for, and demands no headers."""
-        signed = self._sign(harness, ref, scope=_READ)
-        assert ("GET", {}) == (signed.method, dict(signed.required_request_headers))
-        answer = self._use(harness, signed)
+        signed = _sign(harness, ref, scope=_READ)
+        assert (signed.method, dict(signed.required_request_headers)) == ("GET", {})
+        answer = _use(harness, signed)
         assert (200, content(1000)) == (answer.status, answer.body)
         answer = harness.send("GET", signed.url, {"Range": "bytes=10-19"})
         assert (206, content(1000)[10:20]) == (answer.status, answer.body)
 
     @needs(Feature.SIGN_READ)
-    def test_reading_what_is_not_there(self, harness: Harness, place: DataReference) -> None:
+    def test_signed_reading_of_what_is_not_there(self, harness: Harness, place: DataReference) -> None:
         """Signing asks the backend nothing: the URL of a missing object is made, and answers 404 until it exists."""
-        signed = self._sign(harness, place.join("later"), scope=_READ)
-        assert 404 == self._use(harness, signed).status
+        signed = _sign(harness, place.join("later"), scope=_READ)
+        assert _use(harness, signed).status == 404
         harness.store.write_bytes(place.join("later"), b"now")
-        assert b"now" == self._use(harness, signed).body
+        assert _use(harness, signed).body == b"now"
 
     @needs(Feature.SIGN_WRITE)
-    def test_writing(self, harness: Harness, store: Store, place: DataReference) -> None:
+    def test_signed_writing(self, harness: Harness, store: Store, place: DataReference) -> None:
         """A URL to write makes and replaces the object."""
         ref = place.join("uploaded")
-        signed = self._sign(harness, ref, scope=_WRITE)
-        assert "PUT" == signed.method
+        signed = _sign(harness, ref, scope=_WRITE)
+        assert signed.method == "PUT"
         for data in (content(1000), b"", b"shorter"):
-            assert self._use(harness, signed, data).status in (200, 201)
+            assert _use(harness, signed, data).status in (200, 201)
             assert data == store.read_bytes(ref)
 
     @needs(Feature.SIGN_HEAD)
-    def test_head(self, harness: Harness, ref: DataReference) -> None:
+    def test_signed_head(self, harness: Harness, ref: DataReference) -> None:
         """A URL for HEAD tells the size and sends no bytes."""
-        signed = self._sign(harness, ref, scope=_HEAD)
-        answer = self._use(harness, signed)
-        assert ("HEAD", 200, b"") == (signed.method, answer.status, answer.body)
-        assert "1000" == answer.headers["content-length"]
+        signed = _sign(harness, ref, scope=_HEAD)
+        answer = _use(harness, signed)
+        assert (signed.method, answer.status, answer.body) == ("HEAD", 200, b"")
+        assert answer.headers["content-length"] == "1000"
 
     @needs(Feature.SIGN_DELETE)
-    def test_deleting(self, harness: Harness, store: Store, ref: DataReference) -> None:
+    def test_signed_deleting(self, harness: Harness, store: Store, ref: DataReference) -> None:
         """A URL to delete removes its object."""
-        signed = self._sign(harness, ref, scope=_DELETE)
-        assert "DELETE" == signed.method
-        assert self._use(harness, signed).status in (200, 202, 204)
+        signed = _sign(harness, ref, scope=_DELETE)
+        assert signed.method == "DELETE"
+        assert _use(harness, signed).status in (200, 202, 204)
         assert_absent(store, ref)
 
     @pytest.mark.parametrize("scope", SignedURLScope)
     def test_a_url_serves_only_its_own_verb(self, harness: Harness, ref: DataReference, scope: SignedURLScope) -> None:
         """No other method is served, but those the harness declares; the object stays as it was."""
-        self._require(harness, scope)
-        signed = self._sign(harness, ref, scope=scope)
+        _require(harness, scope)
+        signed = _sign(harness, ref, scope=scope)
         for method in {"GET", "PUT", "HEAD", "DELETE"} - {signed.method, *harness.also_served.get(scope, ())}:
             body = b"not allowed" if method == "PUT" else None
             answer = harness.send(method, signed.url, signed.required_request_headers, body)
@@ -96,11 +96,11 @@ class SigningTests(KitTests):
         self, harness: Harness, place: DataReference, ref: DataReference, scope: SignedURLScope
     ) -> None:
         """A signature is good for its object alone, and not when it was changed or taken off."""
-        self._require(harness, scope)
+        _require(harness, scope)
         other = place.join("signed object 2")
         harness.store.write_bytes(other, b"other")
-        signed = self._sign(harness, ref, scope=scope)
-        theirs = self._sign(harness, other, scope=scope)
+        signed = _sign(harness, ref, scope=scope)
+        theirs = _sign(harness, other, scope=scope)
         parts = urlsplit(signed.url)
         body = b"tampered" if scope is _WRITE else None
         for url in (
@@ -110,24 +110,24 @@ class SigningTests(KitTests):
         ):
             assert harness.send(signed.method, url, signed.required_request_headers, body).refused
         assert content(1000) == harness.store.read_bytes(ref)
-        assert b"other" == harness.store.read_bytes(other)
+        assert harness.store.read_bytes(other) == b"other"
 
     @pytest.mark.parametrize("scope", [_READ, _WRITE])
     def test_an_expired_url_is_refused(self, harness: Harness, ref: DataReference, scope: SignedURLScope) -> None:
         """It works until then, and not afterwards."""
-        self._require(harness, scope)
-        signed = self._sign(harness, ref, scope=scope, expires_in=1)
+        _require(harness, scope)
+        signed = _sign(harness, ref, scope=scope, expires_in=1)
         time.sleep(3)
-        assert self._use(harness, signed, b"late" if scope is _WRITE else None).refused
+        assert _use(harness, signed, b"late" if scope is _WRITE else None).refused
         assert content(1000) == harness.store.read_bytes(ref)
 
     def test_a_url_that_would_live_too_long_is_refused(self, harness: Harness, ref: DataReference) -> None:
         """The longest life declared can be had; a second more is refused."""
-        self._require(harness, _READ)
+        _require(harness, _READ)
         longest = harness.capabilities.max_sign_seconds
-        assert 200 == self._use(harness, self._sign(harness, ref, scope=_READ, expires_in=longest)).status
+        assert _use(harness, _sign(harness, ref, scope=_READ, expires_in=longest)).status == 200
         with pytest.raises(LimitExceeded):
-            self._sign(harness, ref, scope=_READ, expires_in=longest + 1)
+            _sign(harness, ref, scope=_READ, expires_in=longest + 1)
 
     @needs(Feature.SIGN_WRITE)
     def test_the_required_headers_are_honoured(self, harness: Harness, store: Store, place: DataReference) -> None:
@@ -139,13 +139,13 @@ class SigningTests(KitTests):
         if Feature.USER_METADATA in harness.capabilities:
             wanted["metadata"] = {"Owner": "kit", "number": "7"}
             wanted["add_content_md5_metadata"] = True
-        signed = self._sign(harness, ref, scope=_WRITE, **wanted)
-        answer = self._use(harness, signed, data)
+        signed = _sign(harness, ref, scope=_WRITE, **wanted)
+        answer = _use(harness, signed, data)
         assert answer.status in (200, 201), answer.body
         known = store.head(ref)
         assert data == store.read_bytes(ref)
         if "content_type" in wanted:
-            assert "text/x-kit" == known.content_type
+            assert known.content_type == "text/x-kit"
         if "metadata" in wanted:
             assert _md5(data) == known.content_md5
             assert {"owner": "kit", "number": "7"}.items() <= dict(known.user_metadata).items()
@@ -153,18 +153,18 @@ class SigningTests(KitTests):
     @needs(Feature.SIGN_WRITE)
     def test_other_data_than_signed_are_refused(self, harness: Harness, store: Store, ref: DataReference) -> None:
         """With a digest among the headers other bytes are refused, and the old object stays."""
-        signed = self._sign(harness, ref, scope=_WRITE, content_md5=_md5(b"these"))
-        answer = self._use(harness, signed, b"those")
+        signed = _sign(harness, ref, scope=_WRITE, content_md5=_md5(b"these"))
+        answer = _use(harness, signed, b"those")
         assert answer.refused, answer
         assert content(1000) == store.read_bytes(ref)
-        assert self._use(harness, signed, b"these").status in (200, 201)
-        assert b"these" == store.read_bytes(ref)
+        assert _use(harness, signed, b"these").status in (200, 201)
+        assert store.read_bytes(ref) == b"these"
 
     @needs(Feature.SIGN_WRITE, Feature.SIGNED_HEADERS)
     def test_headers_cannot_be_dropped_or_changed(self, harness: Harness, store: Store, ref: DataReference) -> None:
         """Where headers are signed, leaving one out or changing it is refused."""
         data = b"12345"
-        signed = self._sign(
+        signed = _sign(
             harness,
             ref,
             scope=_WRITE,
@@ -184,24 +184,24 @@ class SigningTests(KitTests):
     @needs(Feature.SIGN_WRITE, Feature.SIGNED_HEADERS)
     def test_a_signed_length_is_enforced(self, harness: Harness, store: Store, ref: DataReference) -> None:
         """A URL for five bytes takes five bytes."""
-        signed = self._sign(harness, ref, scope=_WRITE, content_length=5)
+        signed = _sign(harness, ref, scope=_WRITE, content_length=5)
         for data in (b"1234", b"123456"):
             headers = {**signed.required_request_headers, "Content-Length": str(len(data))}
             assert harness.send("PUT", signed.url, headers, data).refused
         assert content(1000) == store.read_bytes(ref)
-        assert self._use(harness, signed, b"12345").status in (200, 201)
+        assert _use(harness, signed, b"12345").status in (200, 201)
 
     @needs(Feature.SIGN_WRITE, Feature.CREATE_IF_ABSENT)
-    def test_creating_only(self, harness: Harness, store: Store, place: DataReference) -> None:
+    def test_signed_creating(self, harness: Harness, store: Store, place: DataReference) -> None:
         """A URL to create works once, or the store says beforehand that it cannot promise that."""
         ref = place.join("created")
         try:
-            signed = self._sign(harness, ref, scope=_WRITE, if_absent=True)
+            signed = _sign(harness, ref, scope=_WRITE, if_absent=True)
         except NotSupported:
             return
-        assert self._use(harness, signed, b"first").status in (200, 201)
-        assert self._use(harness, signed, b"second").refused
-        assert b"first" == store.read_bytes(ref)
+        assert _use(harness, signed, b"first").status in (200, 201)
+        assert _use(harness, signed, b"second").refused
+        assert store.read_bytes(ref) == b"first"
 
     @pytest.mark.parametrize("scope", SignedURLScope)
     def test_what_cannot_be_signed_is_refused(
@@ -217,22 +217,11 @@ class SigningTests(KitTests):
 
     def test_the_url_is_kept_out_of_logs(self, harness: Harness, ref: DataReference) -> None:
         """A signed URL is a credential: its representation shows no signature, and its text no secret key."""
-        self._require(harness, _READ)
-        signed = self._sign(harness, ref, scope=_READ)
+        _require(harness, _READ)
+        signed = _sign(harness, ref, scope=_READ)
         assert urlsplit(signed.url).query not in repr(signed)
         for secret in harness.secrets:
             assert secret not in signed.url
-
-    def _require(self, harness: Harness, scope: SignedURLScope) -> None:
-        if harness.capabilities.sign_feature(scope) not in harness.capabilities:
-            pytest.skip(f"the store does not sign URLs to {scope.value}")
-
-    def _sign(self, harness: Harness, ref: DataReference, **properties: object) -> SignedURLResponse:
-        known = {"expires_in": 60, **properties}
-        return harness.store.create_signed_url(ref, SignedURLProperties(**known))  # type: ignore[arg-type]
-
-    def _use(self, harness: Harness, signed: SignedURLResponse, body: bytes | None = None) -> HttpAnswer:
-        return harness.send(signed.method, signed.url, signed.required_request_headers, body)
 
 
 def _changed_signature(query: str) -> str:
@@ -248,3 +237,17 @@ def _changed_signature(query: str) -> str:
 def _flipped(text: str) -> str:
     # The first character: the last one of base64 may hold bits that mean nothing.
     return ("B" if text[0] in "Aa" else "A" if not text[0].isdigit() else str((int(text[0]) + 1) % 10)) + text[1:]
+
+
+def _require(harness: Harness, scope: SignedURLScope) -> None:
+    if harness.capabilities.sign_feature(scope) not in harness.capabilities:
+        pytest.skip(f"the store does not sign URLs to {scope.value}")
+
+
+def _sign(harness: Harness, ref: DataReference, **properties: object) -> SignedURLResponse:
+    known = {"expires_in": 60, **properties}
+    return harness.store.create_signed_url(ref, SignedURLProperties(**known))  # type: ignore[arg-type]
+
+
+def _use(harness: Harness, signed: SignedURLResponse, body: bytes | None = None) -> HttpAnswer:
+    return harness.send(signed.method, signed.url, signed.required_request_headers, body)

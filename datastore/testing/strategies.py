@@ -59,7 +59,7 @@ ODD_KEYS: dict[str, str] = {
     "rtl": "مرحبا",
     "astral": "\U0001f600/\U00020000",
     "private-use": "\ue000",
-    "sharp-s-and-dotless-i": "ß/ı/İ",
+    "sharp-s-and-dotless-i": "ß/ı/İ",  # noqa: RUF001 - that they are confused is the point
     "deep": "/".join("abcdefghijklmnop"),
 }
 
@@ -114,7 +114,9 @@ def keys(able: Capabilities | None = None, max_segments: int = 4) -> SearchStrat
     if able is not None and Feature.EMPTY_SEGMENTS in able:
         separators = st.sampled_from(["/", "/", "/", "//"])
         joined = st.builds(
-            lambda names, marks: names[0] + "".join(f"{mark}{name}" for mark, name in zip(marks, names[1:], strict=False)),
+            lambda names, marks: (
+                names[0] + "".join(f"{mark}{name}" for mark, name in zip(marks, names[1:], strict=False))
+            ),
             parts,
             st.lists(separators, min_size=max_segments, max_size=max_segments),
         )

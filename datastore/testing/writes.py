@@ -94,7 +94,7 @@ class WriteTests(KitTests):
         stream = io.BytesIO(b"header,body")
         stream.seek(7)
         store.write_raw(place.join("rest"), 4, None, stream)
-        assert b"body" == store.read_bytes(place.join("rest"))
+        assert store.read_bytes(place.join("rest")) == b"body"
 
     def test_the_callers_stream_stays_open(self, store: Store, place: DataReference) -> None:
         """The stream is the caller's: it is read, not closed."""
@@ -107,7 +107,7 @@ class WriteTests(KitTests):
         buffer = bytearray(b"before")
         store.write_raw(place.join("buffer"), 6, None, buffer)
         buffer[:] = b"after!"
-        assert b"before" == store.read_bytes(place.join("buffer"))
+        assert store.read_bytes(place.join("buffer")) == b"before"
 
     def test_overwriting_replaces_everything(self, store: Store, place: DataReference) -> None:
         """A shorter object leaves no tail of a longer one, and one key is one object."""
@@ -115,7 +115,7 @@ class WriteTests(KitTests):
         for data in (content(5000, 1), content(3, 2), b"", content(5001, 3)):
             store.write_bytes(ref, data)
             assert data == store.read_bytes(ref)
-        assert ["object"] == names_below(store, place)
+        assert names_below(store, place) == ["object"]
 
     @pytest.mark.parametrize("had", [True, False], ids=["overwriting", "new"])
     @pytest.mark.parametrize("shape", ["bytes", "seekable", "unseekable", "generator"])
@@ -136,7 +136,7 @@ class WriteTests(KitTests):
             store.write_bytes(ref, b"old")
         with pytest.raises(SizeMismatch):
             store.write_raw(ref, declared, None, _SOURCES[shape](content(size), tmp_path))
-        self._check_untouched(store, place, had)
+        _check_untouched(store, place, had)
 
     @pytest.mark.parametrize("off", [-1, 1], ids=["short", "long"])
     def test_a_wrong_size_of_a_large_object_writes_nothing(
@@ -147,7 +147,7 @@ class WriteTests(KitTests):
         store.write_bytes(place.join("object"), b"old")
         with pytest.raises(SizeMismatch):
             store.write_raw(place.join("object"), len(data) - off, None, Unseekable(data))
-        self._check_untouched(store, place, True)
+        _check_untouched(store, place, True)
 
     @pytest.mark.parametrize("had", [True, False], ids=["overwriting", "new"])
     @pytest.mark.parametrize("declared", [True, False], ids=["size-known", "size-unknown"])
@@ -164,7 +164,7 @@ class WriteTests(KitTests):
         with pytest.raises(_Broken) as raised:
             store.write_raw(ref, len(data) + 100 if declared else None, None, Unseekable(data, broken))
         assert broken is raised.value
-        self._check_untouched(store, place, had)
+        _check_untouched(store, place, had)
 
     def test_an_iterator_that_raises_writes_nothing(self, store: Store, place: DataReference) -> None:
         """The same for a generator."""
@@ -177,14 +177,14 @@ class WriteTests(KitTests):
         with pytest.raises(_Broken) as raised:
             store.write_raw(place.join("object"), None, None, pieces())  # type: ignore[arg-type]
         assert broken is raised.value
-        self._check_untouched(store, place, False)
+        _check_untouched(store, place, False)
 
     @pytest.mark.parametrize("source", ["text", io.StringIO("text"), ["te", "xt"], 7, None], ids=repr)
     def test_text_is_no_content(self, store: Store, place: DataReference, source: object) -> None:
         """Text has no bytes until it is encoded: giving it is the caller's mistake."""
         with pytest.raises(TypeError):
             store.write_raw(place.join("object"), 4, None, source)  # type: ignore[arg-type]
-        self._check_untouched(store, place, False)
+        _check_untouched(store, place, False)
 
     @pytest.mark.parametrize("shape", ["bytes", "unseekable", "generator"])
     @pytest.mark.parametrize("declared", [True, False], ids=["size-known", "size-unknown"])
@@ -217,7 +217,7 @@ class WriteTests(KitTests):
         wrong = WriteOptions(content_md5=hashlib.md5(b"other", usedforsecurity=False).digest())
         with pytest.raises(DigestMismatch):
             store.write_raw(place.join("object"), None, wrong, Unseekable(content(harness.scale.large)))
-        self._check_untouched(store, place, True)
+        _check_untouched(store, place, True)
 
     def test_another_store_sees_the_object(self, harness: Harness, place: DataReference) -> None:
         """After a write returned, everybody sees the object: a second store, its head and its listing."""
@@ -225,9 +225,9 @@ class WriteTests(KitTests):
             pytest.skip("stores of this harness share nothing")
         harness.store.write_bytes(place.join("seen"), b"seen")
         with harness.open_store() as other:
-            assert b"seen" == other.read_bytes(place.join("seen"))
-            assert 4 == other.head(place.join("seen")).size
-            assert ["seen"] == names_below(other, place)
+            assert other.read_bytes(place.join("seen")) == b"seen"
+            assert other.head(place.join("seen")).size == 4
+            assert names_below(other, place) == ["seen"]
             other.delete(place.join("seen"))
         assert_absent(harness.store, place.join("seen"))
 
@@ -239,7 +239,7 @@ class WriteTests(KitTests):
         source = Unseekable(b"unread")
         with pytest.raises(LimitExceeded):
             harness.store.write_raw(place.join("huge"), most + 1, None, source)
-        assert 0 == source.taken
+        assert source.taken == 0
 
     @pytest.mark.parametrize("flaw", ["?version=1", "#part"])
     def test_references_with_more_than_a_key_are_refused(self, store: Store, place: DataReference, flaw: str) -> None:
@@ -256,12 +256,13 @@ class WriteTests(KitTests):
                 operation()
         assert_absent(store, place.join("object"))
 
-    def _check_untouched(self, store: Store, place: DataReference, had: bool) -> None:
-        """The place shows what it showed before the write: ``b"old"`` under one name, or nothing at all."""
-        ref = place.join("object")
-        assert (["object"] if had else []) == names_below(store, place)
-        if had:
-            assert b"old" == store.read_bytes(ref)
-            assert 3 == store.head(ref).size
-        else:
-            assert_absent(store, ref)
+
+def _check_untouched(store: Store, place: DataReference, had: bool) -> None:
+    """The place shows what it showed before the write: ``b"old"`` under one name, or nothing at all."""
+    ref = place.join("object")
+    assert (["object"] if had else []) == names_below(store, place)
+    if had:
+        assert store.read_bytes(ref) == b"old"
+        assert store.head(ref).size == 3
+    else:
+        assert_absent(store, ref)
