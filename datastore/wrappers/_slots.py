@@ -8,10 +8,10 @@ is not kept: whoever reads after a write was acknowledged never gets what was th
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from datastore.model import Metadata
 from datastore.reference import DataReference
@@ -84,17 +84,17 @@ class Slots:
         self._fetches: dict[_Slot, Fetch] = {}
         self._writers: dict[_Slot, Writer] = {}
         self._bytes = 0
-        self._stats = CacheStats()
+        self._counts: Counter[str] = Counter()
 
     @property
     def stats(self) -> CacheStats:
         with self._lock:
-            return evolve(self._stats, entries=len(self._entries), bytes=self._bytes)
+            return CacheStats(entries=len(self._entries), bytes=self._bytes, **self._counts)
 
-    def count(self, name: str) -> None:
+    def count(self, figure: str) -> None:
         """Adds one to a figure of the statistics."""
         with self._lock:
-            self._count(name)
+            self._counts[figure] += 1
 
     def find(self, ref: DataReference) -> Entry | None:
         """The entry of a reference, unless its time to live is over."""
@@ -105,7 +105,7 @@ class Slots:
                 return None
             if self._ttl is not None and self._clock() - entry.stored >= self._ttl:
                 self._drop(slot)
-                self._count("expired")
+                self._counts["expired"] += 1
                 return None
             self._entries.move_to_end(slot)
             return entry
@@ -175,18 +175,18 @@ class Slots:
     def _keep(self, slot: _Slot, entry: Entry) -> None:
         size = len(entry.content)
         if size > self._max_entry_bytes:
-            self._count("oversize")
+            self._counts["oversize"] += 1
             return
         known = self._entries.get(slot)
         if known is not None:
             self._drop(slot)
             if known.metadata.etag != entry.metadata.etag:
-                self._count("overwritten")
+                self._counts["overwritten"] += 1
         self._entries[slot] = entry
         self._bytes += size + ENTRY_OVERHEAD
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
-            self._count("evicted")
+            self._counts["evicted"] += 1
 
     def _drop(self, slot: _Slot) -> None:
         entry = self._entries.pop(slot, None)
@@ -198,6 +198,3 @@ class Slots:
         fetch = self._fetches.pop(slot, None)
         if fetch is not None:
             fetch.fresh = False
-
-    def _count(self, name: str) -> None:
-        self._stats = evolve(self._stats, **{name: getattr(self._stats, name) + 1})
