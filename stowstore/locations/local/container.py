@@ -13,7 +13,6 @@ from typing import NamedTuple
 from datastore.driver import Container, DriverPage
 from datastore.errors import (
     AlreadyExists,
-    InvalidReference,
     NoSuchContainer,
     NotFound,
     NotSupported,
@@ -163,8 +162,10 @@ class LocalContainer:
         except StoreError:
             raise
         except OSError as error:
-            if _is_link_on_the_way(error) or isinstance(translate(error), InvalidReference):
+            if _is_link_on_the_way(error) or error.errno == errno.ENAMETOOLONG:
                 # No object can have such a prefix.
+                if not self._place.has_container(self._path):
+                    raise self._tree.missing_container() from error
                 return DriverPage()
             raise translate(error) from error
 
@@ -249,16 +250,17 @@ class LocalContainer:
     def _not_found(self, error: OSError) -> StoreError:
         if isinstance(error, StoreError):
             return error
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            try:
-                if not self._place.has_container(self._path):
-                    return self._tree.missing_container()
-            except OSError as failure:
-                return translate(failure)
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        if not missing and not _is_link_on_the_way(error) and not _is_special(error):
+            return translate(error)
+        try:
+            if not self._place.has_container(self._path):
+                return self._tree.missing_container()
+        except OSError as failure:
+            return translate(failure)
+        if missing:
             return NotFound("there is no such object")
-        if _is_link_on_the_way(error) or _is_special(error):
-            return NotFound("what is there is no file; links are never followed below the root")
-        return translate(error)
+        return NotFound("what is there is no file; links are never followed below the root")
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class _Scan:
         self.prefixes: list[str] = []
         self.omitted = 0
         self.more = False
+        #: Omitted behind the last entry of a full page: the next page counts them, if there is one.
+        self._behind = 0
         self._lister = lister
         self._prefix = prefix
         self._after = after
@@ -112,6 +114,7 @@ class _Scan:
                     os.close(fd)
                 else:
                     stack.append((*below, self._names(*below)))
+            self.omitted += self._behind
         finally:
             for fd, _, _ in stack:
                 os.close(fd)
@@ -122,7 +125,10 @@ class _Scan:
         for name, odd in names:
             key = directory + name
             if odd or (len(key) * 4 > _MAX_KEY_BYTES and len(key.encode()) > _MAX_KEY_BYTES):
-                self.omitted += 1
+                if len(entries) + len(self.prefixes) < self._limit:
+                    self.omitted += 1
+                else:
+                    self._behind += 1
                 continue
             if name.endswith("/"):
                 below = _open_directory(fd, name[:-1])
