@@ -107,6 +107,8 @@ class Harness(ABC):
     after_fork: AfterFork = AfterFork.EITHER
     #: Whether a write to a container that does not exist makes it.
     creates_containers: bool = True
+    #: Characters the backend has no names with: keys that hold one are refused with `InvalidReference`.
+    refused_characters: str = ""
     #: What may not appear in any error.
     secrets: tuple[str, ...] = ()
     #: Methods that a signed URL of a scope serves besides its own.
@@ -120,7 +122,7 @@ class Harness(ABC):
 
     @abstractmethod
     def open_store(self, *, max_download_bytes: int = 0) -> Store:
-        """A new store over the backend, limited to reads of ``max_download_bytes``; the kit closes it."""
+        """A new store over the backend, limited to reads of ``max_download_bytes`` (whole MiB); the kit closes it."""
 
     @property
     @abstractmethod

@@ -26,8 +26,8 @@ _NAMES = sorted_keys(
         "a",
         "a b",
         "a!",
-        "a-",
         "a-/b",
+        "a-c",
         "a.b",
         "a0",
         "aa",
@@ -80,7 +80,7 @@ class ListTests(KitTests):
         """Every name comes once, in the order of the bytes of its UTF-8."""
         assert names == names_below(store, place)
 
-    @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 29, 30, 31, 1000])
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, len(_NAMES) - 1, len(_NAMES), len(_NAMES) + 1, 1000])
     def test_the_order_does_not_depend_on_the_page(
         self, store: Store, place: DataReference, names: list[str], size: int
     ) -> None:
@@ -134,7 +134,7 @@ class ListTests(KitTests):
         model = ReferenceModel()
         for name in names:
             model.write(place.join(name).key, b"")
-        for size in [*range(1, 9), 20, 29, 30, 31]:
+        for size in [*range(1, 9), 20, len(names)]:
             cursor, expected = Cursor.at_start(), []
             while not cursor.is_at_end:
                 page = model.page(f"{where.key}/", size, cursor, "/")
@@ -310,18 +310,19 @@ class ListTests(KitTests):
         """Names no reference can express, left by other tools, neither end a listing nor hide their neighbours."""
         write_all(store, [place.join(name) for name in ("folder/a", "folder/b", "z")])
         foreign = [(place.join("folder"), "/"), (place, "/x/../y"), (place, "/y/")]
-        if not all(harness.put_foreign(ref, suffix) for ref, suffix in foreign):
+        made = [(ref, suffix) for ref, suffix in foreign if harness.put_foreign(ref, suffix)]
+        if not made:
             pytest.skip("the harness cannot leave foreign names")
         try:
             for size in (1, 2, 3, 10):
                 found = pages(store, place, size)
                 assert [place.join(name) for name in ("folder/a", "folder/b", "z")] == _entries(found)
-                assert sum(page.omitted for page in found) == 3
+                assert len(made) == sum(page.omitted for page in found)
                 found = pages(store, place.join("folder"), size, delimiter="/")
                 assert [place.join("folder/a"), place.join("folder/b")] == _entries(found)
-                assert sum(page.omitted for page in found) == 1
+                assert made.count(foreign[0]) == sum(page.omitted for page in found)
         finally:
-            for ref, suffix in foreign:
+            for ref, suffix in made:
                 harness.remove_foreign(ref, suffix)
 
     def test_listing_needs_a_container(self, store: Store) -> None:

@@ -102,15 +102,16 @@ _CHARACTERS = st.characters(exclude_categories=("Cs", "Cc", "Cn"), exclude_chara
 _LIKELY = st.sampled_from("ab-.0~ %+?#é\U0001f600")
 
 
-def segments(max_size: int = 12) -> SearchStrategy[str]:
-    """Parts of keys between slashes: no slash, not empty, no dot segment."""
-    texts = st.text(st.one_of(_LIKELY, _CHARACTERS), min_size=1, max_size=max_size)
+def segments(max_size: int = 12, *, without: str = "") -> SearchStrategy[str]:
+    """Parts of keys between slashes: no slash, not empty, no dot segment, none of the characters ``without``."""
+    letters = st.one_of(_LIKELY, _CHARACTERS).filter(lambda letter: letter not in without)
+    texts = st.text(letters, min_size=1, max_size=max_size)
     return texts.filter(lambda text: text not in (".", "..") and len(text.encode()) <= 255)
 
 
-def keys(able: Capabilities | None = None, max_segments: int = 4) -> SearchStrategy[str]:
+def keys(able: Capabilities | None = None, max_segments: int = 4, *, without: str = "") -> SearchStrategy[str]:
     """Raw keys in the normal form drivers are promised; with empty segments where ``able`` declares them."""
-    parts = st.lists(segments(), min_size=1, max_size=max_segments)
+    parts = st.lists(segments(without=without), min_size=1, max_size=max_segments)
     if able is not None and Feature.EMPTY_SEGMENTS in able:
         separators = st.sampled_from(["/", "/", "/", "//"])
         joined = st.builds(

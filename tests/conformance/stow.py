@@ -1,0 +1,80 @@
+"""How the kit meets the whole stack: a `StowStore` with its router, metrics, retries and container maps."""
+
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from datastore import DataReference
+from datastore.driver import Container
+from datastore.errors import StoreError
+from datastore.model import Feature, WriteOptions
+from datastore.protocol import Store
+from datastore.source import Source
+from datastore.testing import Harness
+from datastore.wrappers.retrying import RetryPolicy
+from stowstore import StoreConfig, StowStore
+from stowstore.locations.base import Dial
+from stowstore.locations.registry import load_kind
+
+__all__ = ["StowHarness"]
+
+_MIB = 1 << 20
+
+
+class StowHarness(Harness):
+    """Stores of one configuration, which enables other containers; ``denied`` and ``unreachable`` override options."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        *,
+        denied: Mapping[str, str] | None = None,
+        unreachable: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config = config
+        self._denied = denied
+        self._unreachable = unreachable
+
+    @property
+    def picklable(self) -> bool:  # type: ignore[override]
+        return self.shared and Feature.PERSISTENT in self.capabilities
+
+    def open_store(self, *, max_download_bytes: int = 0) -> Store:
+        assert max_download_bytes % _MIB == 0
+        return StowStore(evolve(self.config, max_download_mbs=max_download_bytes // _MIB))
+
+    @property
+    def root(self) -> DataReference:
+        return self.store.base_container_fqn
+
+    def bound_store(self) -> Store | None:
+        return StowStore(evolve(self.config, enable_multicontainer=False))
+
+    def denied_store(self) -> Store | None:
+        return self._other_store(self._denied)
+
+    def unreachable_store(self) -> Store | None:
+        return self._other_store(self._unreachable)
+
+    def put_foreign(self, reference: DataReference, suffix: str) -> bool:
+        if Feature.EMPTY_SEGMENTS not in self.capabilities:
+            return False
+        try:
+            self._driver(reference).put(reference.key + suffix, Source(b"", 0), WriteOptions())
+        except StoreError:
+            return False
+        return True
+
+    def remove_foreign(self, reference: DataReference, suffix: str) -> None:
+        self._driver(reference).delete(reference.key + suffix)
+
+    def _driver(self, reference: DataReference) -> Container:
+        kind = load_kind(self.config.kind)
+        dial = Dial(options=kind.check(self.config.options), http=self.config.http, account=self.config.account)
+        return kind.dial(dial).container(reference.container)
+
+    def _other_store(self, options: Mapping[str, str] | None) -> Store | None:
+        if options is None:
+            return None
+        config = evolve(self.config, options={**self.config.options, **options}, retry=RetryPolicy(attempts=2))
+        return StowStore(config)
