@@ -179,7 +179,9 @@ class WriteTests(KitTests):
         assert broken is raised.value
         _check_untouched(store, place, False)
 
-    @pytest.mark.parametrize("source", ["text", io.StringIO("text"), ["te", "xt"], 7, None], ids=repr)
+    @pytest.mark.parametrize(
+        "source", ["text", io.StringIO("text"), ["te", "xt"], 7, None], ids=["str", "file", "list", "int", "none"]
+    )
     def test_text_is_no_content(self, store: Store, place: DataReference, source: object) -> None:
         """Text has no bytes until it is encoded: giving it is the caller's mistake."""
         with pytest.raises(TypeError):
