@@ -135,9 +135,9 @@ class ReadTests(KitTests):
                     assert content(_LIMIT + 1) == stream.read()
             with pytest.raises(LimitExceeded):
                 limited.read_raw(exact, max_bytes=_LIMIT - 1)
-            assert _LIMIT + 1 == limited.head(over).size
+            assert limited.head(over).size == _LIMIT + 1
             limited.copy_raw(over, place.join("copied"))
-            assert _LIMIT + 1 == limited.head(place.join("copied")).size
+            assert limited.head(place.join("copied")).size == _LIMIT + 1
             limited.delete_many([exact, over, place.join("copied")])
 
     def test_a_limit_for_one_call(self, store: Store, thousand: DataReference) -> None:

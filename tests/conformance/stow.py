@@ -1,5 +1,6 @@
 """How the kit meets the whole stack: a `StowStore` with its router, metrics, retries and container maps."""
 
+import secrets
 from collections.abc import Mapping
 
 from attrs import evolve
@@ -12,13 +13,24 @@ from datastore.protocol import Store
 from datastore.source import Source
 from datastore.testing import Harness
 from datastore.wrappers.retrying import RetryPolicy
-from stowstore import StoreConfig, StowStore
-from stowstore.locations.base import Dial
+from stowstore import ContainerPolicy, StoreConfig, StowStore
+from stowstore.locations.base import Dial, HttpSettings
 from stowstore.locations.registry import load_kind
 
-__all__ = ["StowHarness"]
+__all__ = ["StowHarness", "config_of"]
 
 _MIB = 1 << 20
+
+
+def config_of(kind: str, options: Mapping[str, str], container: str | None = None) -> StoreConfig:
+    """The configuration of a kind, with a container of its own and no bound on others."""
+    return StoreConfig(
+        kind=kind,
+        options=options,
+        container=f"kit-{secrets.token_hex(6)}" if container is None else container,
+        enable_multicontainer=True,
+        http=HttpSettings(timeout=30.0),
+    )
 
 
 class StowHarness(Harness):
@@ -76,5 +88,12 @@ class StowHarness(Harness):
     def _other_store(self, options: Mapping[str, str] | None) -> Store | None:
         if options is None:
             return None
-        config = evolve(self.config, options={**self.config.options, **options}, retry=RetryPolicy(attempts=2))
-        return StowStore(config)
+        return StowStore(
+            evolve(
+                self.config,
+                options={**self.config.options, **options},
+                # The container is there: looking for it would fail before the kit can ask anything.
+                create_container=ContainerPolicy.NEVER,
+                retry=RetryPolicy(attempts=2),
+            )
+        )
