@@ -227,7 +227,7 @@ class FaultyStore(StoreWrapper):
         with self._lock:
             self.calls[operation] += 1
             for rule in self._rules:
-                if operation not in rule.operations or not any(fnmatchcase(key, rule.keys) for key in keys):
+                if operation not in rule.operations or not _matches(rule.keys, keys):
                     continue
                 self._matched[rule] += 1
                 if rule.nth is not None and self._matched[rule] != rule.nth:
@@ -269,3 +269,8 @@ class _FaultyBody:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _matches(pattern: str, keys: Collection[str]) -> bool:
+    # A batch without keys is a call all the same.
+    return pattern == "*" or any(fnmatchcase(key, pattern) for key in keys)
