@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -18,9 +19,15 @@ class _AzureHarness(LocationHarness):
     scale = Scale.SMALL
     after_fork = AfterFork.REFUSES
     # A right to read is one to read the headers; a read SAS serves both.
-    also_served = {
+    also_served: ClassVar = {
         SignedURLScope.READ: frozenset({"HEAD"}),
         SignedURLScope.HEAD: frozenset({"GET"}),
+    }
+
+    left_out: ClassVar = {
+        "test_odd_keys[backslash]": "Azure turns a backslash into a slash, so the kind refuses it",
+        "test_odd_keys[newline]": "Azure takes no control characters",
+        "test_odd_keys[tab]": "Azure takes no control characters",
     }
 
     def __init__(self, server: Server) -> None:

@@ -3,21 +3,25 @@
 A small memory of markers makes reading page after page cost one request each.  A listing resumed where no marker is
 known (another process, or long ago) reads from the start of its prefix and leaves out what it has passed.
 
-The service orders names by UTF-16 code units, which is the order of UTF-8 but for characters beyond the Basic
-Multilingual Plane, which come before U+E000 to U+FFFF.
+Names come as the service orders them, which was seen to be by UTF-16 code units.  That is the order of UTF-8 but for
+characters beyond the Basic Multilingual Plane, which come before U+E000 to U+FFFF.  A listing that meets them is read
+to its end for each page, keeping the smallest names.
 """
 
 from __future__ import annotations
 
+import heapq
+import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from datastore.context import check
-from datastore.driver import DriverEntry, DriverPage
-from datastore.errors import InvalidReference, StoreError
+from datastore.driver import DriverEntry, DriverPage, resume_after
+from datastore.errors import StoreError
 from datastore.model import clean_etag
 from stowstore.locations.azure import xml
 from stowstore.locations.azure.service import AzureService
@@ -28,12 +32,24 @@ __all__ = ["Markers", "list_page"]
 _PAGE = 5000
 _REMEMBERED = 512
 
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_HIGH = re.compile("[\ue000-\U0010ffff]")
+
+
+class _Found(NamedTuple):
+    name: str
+    entry: DriverEntry | None
+
 
 class _Place(NamedTuple):
     container: str
     prefix: str
     delimiter: str
     after: str
+
+    def is_past(self, item: _Found) -> bool:
+        """Whether an earlier page has it: below a common prefix everything is past."""
+        return bool(self.after) and item.name <= resume_after(self.after, self.delimiter, self.prefix)
 
 
 class Markers:
@@ -59,75 +75,90 @@ class Markers:
             self._known.pop(place, None)
 
 
-class _Found(NamedTuple):
-    order: bytes
-    name: str
-    entry: DriverEntry | None
-
-
 def list_page(
     service: AzureService, markers: Markers, container: str, prefix: str, after: str, limit: int, delimiter: str
 ) -> DriverPage:
     """One page of a listing, as `datastore.driver.Container.list` describes it."""
     place = _Place(container, prefix, delimiter, after)
-    passed = _order(after)
-    params = {name: text for name, text in (("prefix", prefix), ("delimiter", delimiter)) if text}
+    marker = markers.get(place)
+    if not marker and _HIGH.search(after):
+        return _scan(service, place, limit)
+    try:
+        page = _go_on(service, markers, place, marker, limit)
+    except StoreError as error:
+        if not marker or error.http_status != 400:
+            raise
+        # Markers are the service's own and may end: start over.
+        markers.forget(place)
+        return list_page(service, markers, container, prefix, after, limit, delimiter)
+    return _scan(service, place, limit) if page is None else page
+
+
+def _go_on(service: AzureService, markers: Markers, place: _Place, marker: str, limit: int) -> DriverPage | None:
+    """Reads on from a marker, "" for the start; None when the order of the names is not sure."""
     found: list[_Found] = []
     omitted = 0
-    last = after
-    marker = markers.get(place)
     while True:
-        check()
         # Behind a remembered marker everything counts; else much may have to be left out first.
-        size = limit - len(found) if marker or not after else _PAGE
-        asked = {**params, "maxresults": str(min(size, _PAGE))}
-        if marker:
-            asked["marker"] = marker
-        try:
-            document = service.list_blobs(container, asked)
-        except (StoreError, InvalidReference) as error:
-            if marker and error.http_status == 400:
-                # Markers are the service's own and may end: start over.
-                markers.forget(place)
-                return list_page(service, markers, container, prefix, after, limit, delimiter)
-            raise
-        names, next_marker, unreadable = _page(document)
+        size = limit - len(found) if marker or not place.after else _PAGE
+        names, next_marker, unreadable = _page(service, place, marker, size)
         omitted += unreadable
         for item in names:
-            if item.order <= passed or (delimiter and after.endswith(delimiter) and item.name.startswith(after)):
+            if place.is_past(item):
                 continue
+            if _ASTRAL.search(item.name):
+                return None
             if len(found) == limit:
                 # The page has more than was asked for: it is read again, from its start, to go on.
-                return _result(found, markers, place, marker, last, omitted)
+                next_marker = marker
+                break
             found.append(item)
-            last = item.name
-        if not next_marker:
-            return DriverPage(
-                [item.entry for item in found if item.entry],
-                [item.name for item in found if not item.entry],
-                False,
-                omitted,
-            )
-        marker = next_marker
-        if len(found) >= limit:
-            return _result(found, markers, place, marker, last, omitted)
+        else:
+            if not next_marker:
+                return _result(found, omitted, more=False)
+            if len(found) < limit:
+                marker = next_marker
+                continue
+        if next_marker:
+            markers.put(place._replace(after=found[-1].name), next_marker)
+        return _result(found, omitted, more=True)
 
 
-def _result(found: list[_Found], markers: Markers, place: _Place, marker: str, last: str, omitted: int) -> DriverPage:
-    if marker:
-        markers.put(place._replace(after=last), marker)
+def _scan(service: AzureService, place: _Place, limit: int) -> DriverPage:
+    """Reads everything below the prefix and keeps the smallest names."""
+    omitted = 0
+
+    def names() -> Iterator[_Found]:
+        nonlocal omitted
+        marker = ""
+        while True:
+            page, marker, unreadable = _page(service, place, marker, _PAGE)
+            omitted += unreadable
+            yield from (item for item in page if not place.is_past(item))
+            if not marker:
+                return
+
+    smallest = heapq.nsmallest(limit + 1, names(), key=_by_name)
+    return _result(smallest[:limit], omitted, more=len(smallest) > limit)
+
+
+def _result(found: list[_Found], omitted: int, *, more: bool) -> DriverPage:
     return DriverPage(
         [item.entry for item in found if item.entry],
         [item.name for item in found if not item.entry],
-        True,
+        more,
         omitted,
-        last,
+        found[-1].name if found else None,
     )
 
 
-def _page(document: bytes) -> tuple[list[_Found], str, int]:
+def _page(service: AzureService, place: _Place, marker: str, size: int) -> tuple[list[_Found], str, int]:
     """Blobs and prefixes in order, the marker of the next page, and how many names could not be read."""
-    root = xml.parse(document)
+    check()
+    asked = {"maxresults": str(min(size, _PAGE))}
+    given = {"prefix": place.prefix, "delimiter": place.delimiter, "marker": marker}
+    asked.update((name, text) for name, text in given.items() if text)
+    root = xml.parse(service.list_blobs(place.container, asked))
     found: list[_Found] = []
     unreadable = 0
     for element in root.iterfind("Blobs/*"):
@@ -148,14 +179,15 @@ def _page(document: bytes) -> tuple[list[_Found], str, int]:
                 clean_etag(xml.text_of(properties, "Etag")),
                 _date(xml.text_of(properties, "Last-Modified")),
             )
-        found.append(_Found(_order(name), name, entry))
+        found.append(_Found(name, entry))
     # Blobs and prefixes are in order each, not always together.
-    found.sort(key=lambda item: item.order)
+    found.sort(key=_by_name)
     return found, xml.text_of(root, "NextMarker"), unreadable
 
 
-def _order(name: str) -> bytes:
-    return name.encode("utf-16-be")
+def _by_name(item: _Found) -> str:
+    # Code points are in the order of their UTF-8 bytes.
+    return item.name
 
 
 def _date(text: str) -> datetime | None:
