@@ -519,7 +519,7 @@ def test_a_file_cut_while_it_is_read(container: Container, files: Path) -> None:
             stream.read()
 
 
-# -- deleting, copying, signing -----------------------------------------------------------------------------------------
+# -- deleting and copying -----------------------------------------------------------------------------------------
 
 
 def test_deleting_prunes_empty_directories(container: Container, files: Path) -> None:

@@ -63,7 +63,7 @@ def test_pages_are_those_of_a_sorted_list(
     limit: int,
     data: st.DataObject,
 ) -> None:
-    """For any tree, prefix, delimiter and starting place a page has the next names in byte order, and says if more follow."""
+    """For any tree, prefix, delimiter and start a page has the next names in byte order, and says if more follow."""
     expected = _without_nesting(keys)
     with container_at(tmp_path_factory.mktemp("tree")) as container:
         for key in expected:

@@ -95,7 +95,7 @@ class WriteArea:
         self._counter = itertools.count()
         # Process ids repeat in containers that share a directory.
         self._token = secrets.token_hex(4).encode()
-        self._locks = Locks(self._open_lock)
+        self._locks = Locks()
 
     def draft(self) -> Draft:
         """A new, empty draft."""
@@ -107,7 +107,7 @@ class WriteArea:
             except FileNotFoundError:
                 # Somebody removed the reserved directory, and the lock file in it.
                 self._drafts = None
-                self._locks = Locks(self._open_lock)
+                self._locks = Locks()
         return Draft(self._open_drafts(), name)
 
     def lock(self, number: int, mode: LockMode, *, required: bool = False) -> Lock:
@@ -117,7 +117,7 @@ class WriteArea:
             NotSupported: the file system has no locks and one is ``required``.
             DeadlineExceeded, Cancelled: while waiting.
         """
-        return self._locks.acquire(number, mode, required=required)
+        return self._locks.acquire(number, mode, self._open_lock, required=required)
 
     def make_directory(self, path: bytes) -> None:
         """Makes a directory below the reserved one, with those above it."""

@@ -7,6 +7,7 @@ import os
 import stat
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ class LocalContainer:
                     return
             finally:
                 os.close(fd)
-            with self._place.area().lock(zlib.crc32(path), LockMode.EXCLUSIVE):
+            with self._lock_to_delete(path):
                 self._tree.remove(root, path)
                 self._sidecars.remove(root, key.encode())
             self._tree.prune(root, split_path(path)[0])
@@ -261,6 +262,15 @@ class LocalContainer:
         if missing:
             return NotFound("there is no such object")
         return NotFound("what is there is no file; links are never followed below the root")
+
+    def _lock_to_delete(self, path: bytes) -> AbstractContextManager[None]:
+        try:
+            return self._place.area().lock(zlib.crc32(path), LockMode.EXCLUSIVE)
+        except OSError as error:
+            if isinstance(error, StoreError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # No space for the lock file, so nobody else writes either; deleting is how there will be some again.
+            return nullcontext()
 
     # -- writing ------------------------------------------------------------------------------------------------
 

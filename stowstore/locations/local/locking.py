@@ -56,13 +56,12 @@ class Locks:
     crash.  Every holder has a description of its own, used again after it.
     """
 
-    def __init__(self, open_file: Callable[[], int]) -> None:
-        self._open_file = open_file
+    def __init__(self) -> None:
         self._spare: list[int] = []
         self._process = os.getpid()
 
-    def acquire(self, number: int, mode: LockMode, *, required: bool) -> Lock:
-        """Waits for a lock, as long as the caller's deadline allows.
+    def acquire(self, number: int, mode: LockMode, open_file: Callable[[], int], *, required: bool) -> Lock:
+        """Waits for a lock, as long as the caller's deadline allows; ``open_file`` opens the lock file.
 
         Raises:
             NotSupported: the file system has no locks and one is ``required``.
@@ -73,7 +72,7 @@ class Locks:
         try:
             fd = self._spare.pop()
         except IndexError:
-            fd = self._open_file()
+            fd = open_file()
         try:
             request = _FLOCK(fcntl.F_WRLCK if mode is LockMode.EXCLUSIVE else fcntl.F_RDLCK, os.SEEK_SET, number, 1, 0)
             pause = 0.0005
