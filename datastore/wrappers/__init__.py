@@ -1,0 +1,1 @@
+"""Wrappers: stores over any other store, each of which changes one thing."""
