@@ -136,9 +136,9 @@ class StoreMetrics:
 class MeasuredStore(StoreWrapper):
     """A store that records every operation of another one.
 
-    A read lasts until its stream ends, fails or is closed; closed before its end it is cancelled.  ``observer`` is told of
-    every operation that ended, in the thread it ended in; what it raises reaches the caller.  Costs one microsecond a
-    write and two a read; in multi-process mode, whose numbers lie in files, some fifteen.
+    A read lasts until its stream ends, fails or is closed; closed before its end it is cancelled.  ``observer`` is told
+    of every operation that ended, in the thread it ended in; what it raises reaches the caller.  Costs one microsecond
+    a write and two a read; in multi-process mode, whose numbers lie in files, some fifteen.
     """
 
     def __init__(self, inner: Store, metrics: StoreMetrics, *, observer: Observer | None = None) -> None:
