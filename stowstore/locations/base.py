@@ -160,6 +160,10 @@ class Dial:
     account: str | None = None
 
 
+def _frozen_options(options: Mapping[str, Option]) -> Mapping[str, Option]:
+    return MappingProxyType(dict(options))
+
+
 @frozen(kw_only=True)
 class Kind:
     """One kind of location.
@@ -171,7 +175,7 @@ class Kind:
     name: str
     schemes: tuple[str, ...]
     dial: Callable[[Dial], Location]
-    options: Mapping[str, Option] = field(factory=dict, converter=MappingProxyType)
+    options: Mapping[str, Option] = field(factory=dict, converter=_frozen_options)
     summary: str = ""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
