@@ -1,47 +1,88 @@
 """Structured events, silent until the application listens.
 
-A library must not print.  Events go to structlog when the application has configured it, otherwise to the standard
-logger ``stowstore`` as ``extra``-free key=value text, where a null handler keeps them quiet.  Values that look like
-secrets, and the queries of URLs, are masked before either sees them.
+A library must not print.  Events go through structlog to the application's own configuration where there is one,
+otherwise as key=value text to the standard logger ``stowstore``, where a null handler keeps them quiet.  Values that
+look like secrets, and the credentials in URLs, are masked before either sees them.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any, Final
 
-import structlog
-from structlog.typing import FilteringBoundLogger
+__all__ = ["LOGGER_NAME", "EventLogger", "get_logger", "listening", "redact"]
 
-__all__ = ["LOGGER_NAME", "get_logger", "listening", "redact"]
-
-LOGGER_NAME = "stowstore"
+LOGGER_NAME: Final = "stowstore"
 
 _SECRET_NAME = re.compile(
     r"secret|password|passphrase|token|signature|authorization|credential|connection_string|(^|_)key$", re.IGNORECASE
 )
 #: An object's key is a name, not a secret.
 _PLAIN_NAMES = frozenset({"key", "source_key"})
-_URL_SECRETS = re.compile(
+_URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@\s]*:[^/@\s]*@)?(?P<rest>[^?\s]*)(?P<query>\?\S*)?", re.IGNORECASE
 )
 
-logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())
+_standard = logging.getLogger(LOGGER_NAME)
+_standard.addHandler(logging.NullHandler())
 
 
-def get_logger(**context: Any) -> FilteringBoundLogger:
-    """A logger bound to a context; cheap to call, safe to keep."""
-    logger = structlog.wrap_logger(
-        _Silent(), wrapper_class=structlog.make_filtering_bound_logger(0), processors=[_deliver], **context
-    )
-    return cast(FilteringBoundLogger, logger)
+class EventLogger:
+    """Logs events with a context bound to them; frozen, cheap to make and to keep, thread-safe.
+
+    structlog is imported with the first event that somebody hears: importing it costs more than the rest of us.
+    """
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._context = dict(context)
+
+    def bind(self, **context: Any) -> EventLogger:
+        """A logger with more context."""
+        return EventLogger({**self._context, **context})
+
+    def debug(self, event: str, **values: Any) -> None:
+        self._log("debug", logging.DEBUG, event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        self._log("info", logging.INFO, event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        self._log("warning", logging.WARNING, event, values)
+
+    def error(self, event: str, **values: Any) -> None:
+        self._log("error", logging.ERROR, event, values)
+
+    def _log(self, method: str, level: int, event: str, values: dict[str, Any]) -> None:
+        configured = _structlog_is_configured()
+        if not configured and not _standard.isEnabledFor(level):
+            return
+        import structlog
+
+        if configured:
+            logger = structlog.get_logger(LOGGER_NAME)
+            values = redact({**self._context, **values})
+        else:
+            logger = structlog.wrap_logger(
+                _standard,
+                processors=[_redact, structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)],
+            )
+            values = {**self._context, **values}
+        getattr(logger, method)(event, **values)
+
+
+def get_logger(**context: Any) -> EventLogger:
+    """A logger bound to a context."""
+    return EventLogger(context)
 
 
 def listening() -> bool:
     """Whether anybody hears debug events: worth asking before building many of them."""
-    return structlog.is_configured() or logging.getLogger(LOGGER_NAME).isEnabledFor(logging.DEBUG)
+    return _structlog_is_configured() or _standard.isEnabledFor(logging.DEBUG)
 
 
 def redact(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,21 +90,13 @@ def redact(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _masked(name, value) for name, value in values.items()}
 
 
-class _Silent:
-    """What structlog hands rendered events to when a processor has dealt with them already: nobody."""
+def _structlog_is_configured() -> bool:
+    module = sys.modules.get("structlog")
+    return module is not None and module.is_configured()
 
 
-def _deliver(_: Any, method: str, event: MutableMapping[str, Any]) -> Any:
-    clean = redact(event)
-    text = clean.pop("event", "")
-    if structlog.is_configured():
-        getattr(structlog.get_logger(LOGGER_NAME), method)(text, **clean)
-    else:
-        level = logging.getLevelName(method.upper())
-        logger = logging.getLogger(LOGGER_NAME)
-        if logger.isEnabledFor(level):
-            logger.log(level, "%s %s", text, " ".join(f"{name}={value!r}" for name, value in clean.items()))
-    raise structlog.DropEvent
+def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return redact(event)
 
 
 def _masked(name: str, value: Any) -> Any:
@@ -72,7 +105,7 @@ def _masked(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return redact(value)
     if isinstance(value, str) and "://" in value:
-        return _URL_SECRETS.sub(_mask_url, value)
+        return _URL.sub(_mask_url, value)
     return value
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from structlog.typing import FilteringBoundLogger
 
 from datastore.driver import Location
 from datastore.errors import ConfigError
-from datastore.events import get_logger, listening
+from datastore.events import EventLogger, get_logger, listening
 from datastore.metric_names import CacheResult, Operation
 from datastore.protocol import Store
 from datastore.reference import DataReference
@@ -142,7 +141,7 @@ def _dial(kind: Kind, config: StoreConfig, options: Mapping[str, str]) -> Locati
         raise
 
 
-def _retry_recorder(metrics: StoreMetrics, log: FilteringBoundLogger) -> Callable[[RetryEvent], None]:
+def _retry_recorder(metrics: StoreMetrics, log: EventLogger) -> Callable[[RetryEvent], None]:
     def record(event: RetryEvent) -> None:
         metrics.retries[event.operation, event.reason].inc()
         log.warning(
@@ -162,7 +161,7 @@ def _cache_recorder(metrics: StoreMetrics) -> Callable[[Operation, CacheResult],
     return lambda operation, result: metrics.cache_requests[operation, result].inc()
 
 
-def _operation_logger(log: FilteringBoundLogger) -> Callable[[OperationEvent], None]:
+def _operation_logger(log: EventLogger) -> Callable[[OperationEvent], None]:
     def record(event: OperationEvent) -> None:
         log.debug(
             "storage.operation",

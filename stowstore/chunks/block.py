@@ -1,8 +1,8 @@
 """Blocks: the pieces of content a volume stores, and where each one lies.
 
 A block is up to 4 MiB of bytes, named by their BLAKE3 (keyed when the root is encrypted), kept compressed and sealed
-inside a pack object.  A `BlockRef` says all a reader needs: which pack, where in it, how it is coded, and what its bytes must
-hash to.  Index nodes are blocks too, in packs of their own.
+inside a pack object.  A `BlockRef` says all a reader needs: which pack, where in it, how it is coded, and what its
+bytes must hash to.  Index nodes are blocks too, in packs of their own.
 """
 
 from __future__ import annotations

@@ -60,7 +60,12 @@ class Opener:
     def reference(self, text: str) -> DataReference:
         """The reference a user means: whole, or a key of the configured store."""
         if "://" in text:
-            return DataReference(text)
+            reference = DataReference(text)
+            if not known_schemes(reference.scheme):
+                raise ConfigError(
+                    f"no kind serves the scheme {reference.scheme!r}", hint=nearest(reference.scheme, known_schemes())
+                )
+            return reference
         if self._base is None:
             raise click.UsageError(
                 f"{text!r} is no reference (scheme://container/key), and no --store is given whose key it could be"
@@ -92,11 +97,7 @@ class Opener:
             return self._base
         if reference is None:
             raise click.UsageError("no store is given: use --store URL, --config FILE, or set STOWSTORE_URL")
-        kind = known_schemes(reference.scheme).get(reference.scheme)
-        if kind is None:
-            raise ConfigError(
-                f"no kind serves the scheme {reference.scheme!r}", hint=nearest(reference.scheme, known_schemes())
-            )
+        kind = known_schemes(reference.scheme)[reference.scheme]
         if kind == "file" and "path" not in self._options:
             raise ConfigError(
                 "which directory holds the containers of file:// references?",

@@ -38,7 +38,12 @@ class Outcome:
     failures: list[tuple[str, BaseException]] = field(factory=list)
 
     def finish(self, verb: str, *, as_json: bool) -> None:
-        """Tells the result on standard error or as JSON, and leaves with status 1 if anything failed."""
+        """Tells the result on standard error or as JSON; leaves with status 1 if one of several failed.
+
+        What was asked for alone fails with its own error, and so with the status of that.
+        """
+        if not self.done and len(self.failures) == 1:
+            raise self.failures[0][1]
         if as_json:
             from stowstore.cli.output import echo_json
 

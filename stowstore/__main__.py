@@ -1,0 +1,5 @@
+"""``python -m stowstore``: the command line."""
+
+from stowstore.cli import main
+
+main()
