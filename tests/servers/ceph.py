@@ -9,7 +9,9 @@ returned, creating one's own bucket again is a success. Lifecycle rules are acce
 
 import io
 import textwrap
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +27,8 @@ _OWNER = Identity(access_key="testkey", secret_key="testsecret")
 _STRANGER = Identity(access_key="strangerkey", secret_key="strangersecret")
 #: Bytes of object data the store may hold; memory is taken as it fills.
 _CAPACITY = 8 << 30
-_OSD_ATTEMPTS = 5
+#: A monitor refuses some clients (EPERM) in its first second.
+_ATTEMPTS = 5
 
 
 class RadosGateway(Kind):
@@ -34,6 +37,8 @@ class RadosGateway(Kind):
     name: ClassVar[str] = "radosgw"
     summary: ClassVar[str] = "S3: Ceph's object gateway over an object store in memory"
     port_offsets: ClassVar[tuple[int, ...]] = (0, 10)
+    # a gateway that is killed instead is waited for by its successor's first new bucket, see the configuration
+    patience: ClassVar[float] = 20
 
     def available(self) -> str | None:
         return missing_debian()
@@ -128,25 +133,24 @@ class RadosGateway(Kind):
         processes.background.append(processes.spawn("mon", [self._program("ceph-mon"), "-i", "a", "-f"], environment))
 
     def _start_osd(self, processes: Processes) -> None:
-        """Starts the object store; in the monitor's first second it is sometimes refused, so it is tried again."""
         environment = self._environment(processes)
         identity = str(uuid.uuid4())
         program = self._program("ceph-osd")
-        processes.run([*self._ceph(), "osd", "new", identity], environment=environment)
+        _insist(lambda: processes.run([*self._ceph(), "osd", "new", identity], environment=environment))
         processes.run(
             [program, "-i", "0", "--mkfs", "--osd-uuid", identity, "--no-mon-config"], environment=environment
         )
-        for attempt in range(1, _OSD_ATTEMPTS + 1):
+
+        def start() -> None:
             osd = processes.spawn("osd", [program, "-i", "0", "-f"], environment)
             processes.background.append(osd)
             try:
                 processes.wait_until(lambda: self._osd_is_up(processes), "the object store is up", limit=20)
             except ServerFailed:
-                if attempt == _OSD_ATTEMPTS or osd.process.poll() is None:
-                    raise
-                processes.background.remove(osd)
-            else:
-                return
+                processes.end(osd)
+                raise
+
+        _insist(start)
 
     def _osd_is_up(self, processes: Processes) -> bool:
         status = processes.output([*self._ceph(), "osd", "stat", "-f", "json"], self._environment(processes))
@@ -173,6 +177,16 @@ class RadosGateway(Kind):
 
     def _environment(self, processes: Processes) -> dict[str, str]:
         return {**unpacked_environment(self.folder, "ceph"), "CEPH_CONF": str(processes.root / "ceph.conf")}
+
+
+def _insist(attempt: Callable[[], None]) -> None:
+    """Tries what a young monitor may refuse until it works, raising the last failure."""
+    for _number in range(_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ServerFailed:
+            time.sleep(0.2)
+    return attempt()
 
 
 def _keys(identity: Identity) -> list[str]:
@@ -208,6 +222,11 @@ def _configuration(tree: Path, processes: Processes, cluster: str) -> str:
         paxos_propose_interval = 0.05
         paxos_min_wait = 0.01
         mon_tick_interval = 1
+        mon_cluster_log_to_file = false
+
+        # A new bucket is announced to every gateway, also to one that was killed until it has been silent this long.
+        osd_client_watch_timeout = 3
+        client_notify_timeout = 3
 
         osd_objectstore = memstore
         memstore_device_bytes = {_CAPACITY}

@@ -107,7 +107,8 @@ def _carry_out(what: str, kind: Kind, processes: Processes) -> None:
         case "stop_gateway":
             kind.halt(processes)
         case "start_gateway":
-            if not processes.serving:
+            if not processes.is_serving:
+                kind.halt(processes)  # what is left of it, should some have crashed
                 kind.serve(processes)
         case "pause":
             processes.signal_serving(signal.SIGSTOP)

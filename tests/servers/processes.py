@@ -114,6 +114,16 @@ class Processes:
                 raise ServerFailed(f"{what}: not within {limit:g} s\n{self.tails()}")
             time.sleep(0.02)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether everything that answers clients is running."""
+        return bool(self.serving) and all(child.process.poll() is None for child in self.serving)
+
+    def end(self, child: Child) -> None:
+        """Kills one process in the background."""
+        _end([child], patience=0)
+        self.background.remove(child)
+
     def end_serving(self, patience: float) -> None:
         """Ends what answers clients: asked, then after `patience` seconds killed."""
         _end(self.serving, patience)
@@ -223,5 +233,5 @@ def _end(children: Iterable[Child], patience: float) -> None:
             child.process.wait()
 
 
-def _tail(log: Path, lines: int = 15) -> str:
+def _tail(log: Path, lines: int = 10) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -159,6 +159,19 @@ def test_a_paused_server_can_be_stopped(provided: Provided) -> None:
     wait_for_end(running, seconds=0)
 
 
+def test_a_crashed_server_can_be_started_again(provided: Provided) -> None:
+    """A server whose process died by itself is started again as one that was stopped is."""
+    kind = provided(redis)
+    with kind.start() as server:
+        crashed = descendants(server.keeper)
+        for process in crashed:
+            os.kill(process, signal.SIGKILL)
+        wait_for_end(crashed)
+        server.start_gateway()
+        assert set(descendants(server.keeper)).isdisjoint(crashed)
+        kind.probe(server.address)
+
+
 def test_secrets_stay_out_of_the_representation(radosgw: Server) -> None:
     """Neither a server nor its address shows a secret in an assertion's output."""
     for shown in (repr(radosgw), repr(radosgw.owner), str(radosgw.owner)):
