@@ -92,7 +92,7 @@ def _options_tables() -> str:
 
 
 def _about(option: Option) -> str:
-    also = f" Also called {_code(option.aliases)}." if option.aliases else ""
+    also = f"; also called {_code(option.aliases)}" if option.aliases else ""
     return f"{option.help}{also}"
 
 
