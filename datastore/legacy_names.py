@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from datastore.errors import ErrorCode, StoreError
-from datastore.metric_names import Operation, Outcome
+from datastore.metric_names import CacheResult, Operation, Outcome
+from datastore.protobuf import ProtobufEvent
 from datastore.wrappers.measured import OperationEvent
 from metrics.legacy import LegacyFamily, LegacyKind, LegacyMetrics
 
@@ -80,11 +81,14 @@ _FAILURES: Final = {
     Operation.WRITE: "write_failure",
     Operation.DELETE: "delete_failure",
 }
+_PROTOBUF_TIMES: Final = frozenset({ProtobufEvent.FETCHED, ProtobufEvent.MARSHALLED, ProtobufEvent.UNMARSHALLED})
 _TYPED: Final = frozenset({Operation.READ, Operation.WRITE, Operation.DELETE})
 
 
 class LegacyNames:
-    """An observer of a `MeasuredStore` that keeps the store's and the copies' families; thread-safe.
+    """An observer of a `MeasuredStore` that keeps upstream's families; thread-safe.
+
+    `on_cache` and `on_protobuf` are for the cache's and the messages' hooks.
 
     As upstream, times are those of successes, a bad reference and a forbidden container have counters of
     their own, and what the caller cancelled counts nowhere.  ``failure_type`` is the error's code.
@@ -102,6 +106,20 @@ class LegacyNames:
             self._legacy.count("bad_container")
         elif event.outcome is not Outcome.CANCELLED and event.code is not None:
             self._failed(event, event.code)
+
+    def on_cache(self, operation: Operation, result: CacheResult) -> None:
+        """Counts a request to the cache, as `datastore.wrappers.cached.CachedStore` reports them."""
+        if result is CacheResult.HIT:
+            self._legacy.count("cache_hit")
+        elif result is CacheResult.MISS:
+            self._legacy.count("cache_miss")
+
+    def on_protobuf(self, event: ProtobufEvent, seconds: float) -> None:
+        """Counts or times a step of a message, as `datastore.protobuf` reports them."""
+        if event in _PROTOBUF_TIMES:
+            self._legacy.observe(f"{event.value}_ms", seconds)
+        else:
+            self._legacy.count(event.value)
 
     def _succeeded(self, event: OperationEvent) -> None:
         if event.operation is Operation.COPY:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     M = TypeVar("M")
 
-__all__ = ["DEFAULT_MAX_BYTES", "ProtobufEvent", "ProtobufStore", "read_protobuf", "write_protobuf"]
+__all__ = ["DEFAULT_MAX_BYTES", "ProtobufEvent", "ProtobufHook", "ProtobufStore", "read_protobuf", "write_protobuf"]
 
 #: What a message read may transfer by default, as upstream: unlike a stream, a message lies in memory whole.
 DEFAULT_MAX_BYTES = 2 << 20
@@ -46,8 +46,17 @@ class ProtobufEvent(StrEnum):
 ProtobufHook = Callable[[ProtobufEvent, float], None]
 
 
-def read_protobuf(store: Store, reference: Reference, message: M, *, max_bytes: int = DEFAULT_MAX_BYTES) -> M:
+def read_protobuf(
+    store: Store,
+    reference: Reference,
+    message: M,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    hook: ProtobufHook | None = None,
+) -> M:
     """Reads an object into ``message``, which is cleared first, and returns it; an empty object is the default message.
+
+    ``hook`` is told of every step and failure.
 
     Raises:
         NotFound: no such object.
@@ -55,19 +64,24 @@ def read_protobuf(store: Store, reference: Reference, message: M, *, max_bytes: 
         UnmarshalFailed: it holds no such message; ``message`` is left clear.
         ConfigError: protobuf is not installed.
     """
-    return _read(store, reference, message, max_bytes, _nobody)
+    return _read(store, reference, message, max_bytes, hook or _nobody)
 
 
 def write_protobuf(
-    store: Store, reference: Reference, message: Message, options: WriteOptions | None = None
+    store: Store,
+    reference: Reference,
+    message: Message,
+    options: WriteOptions | None = None,
+    *,
+    hook: ProtobufHook | None = None,
 ) -> Metadata:
-    """Writes a message, encoded so that equal messages are equal bytes.
+    """Writes a message, encoded so that equal messages are equal bytes; ``hook`` is told of every step and failure.
 
     Raises:
         MarshalFailed: required fields are missing; nothing was written.
         ConfigError: protobuf is not installed.
     """
-    return _write(store, reference, message, options, _nobody)
+    return _write(store, reference, message, options, hook or _nobody)
 
 
 class ProtobufStore(StoreWrapper):

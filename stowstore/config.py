@@ -82,7 +82,8 @@ class StoreConfig(PickledByFields):
     ``kind`` and ``options`` name the primary location, ``container`` its base container.  With
     ``enable_multicontainer`` other containers may be used, and the base one may be left out.  ``schemes`` configures
     references of other schemes, which are dialled when first met.  ``max_download_mbs`` bounds one read, in MiB: None
-    leaves ``read_raw`` unbounded and protobuf reads at 2.  ``name`` is the location's label in the metrics.
+    leaves ``read_raw`` unbounded and protobuf reads at 2.  ``name`` is the location's label in the metrics;
+    ``legacy_scope`` also exposes them under flytestdlib's names, in that scope.
     """
 
     kind: str
@@ -98,6 +99,7 @@ class StoreConfig(PickledByFields):
     http: HttpSettings = field(factory=HttpSettings)
     account: str | None = None
     name: str = "main"
+    legacy_scope: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.max_download_mbs is not None and self.max_download_mbs < 0:
@@ -210,6 +212,7 @@ class _SectionReader:
             max_download_mbs=self._section("limits").take_only("maxDownloadMBs", int, None),
             http=self._read_http(),
             name=self._take("name", str, "main"),
+            legacy_scope=self._section("metrics").take_only("legacyScope", str, ""),
         )
         self._refuse_rest()
         return config
@@ -366,6 +369,7 @@ _ENV_KEYS = {
         "redis.db",
         "cache.max_size_mbs",
         "cache.target_gc_percent",
+        "metrics.legacyScope",
         "limits.maxDownloadMBs",
         "defaultHttpClient.timeout",
         "defaultHttpClient.maxIdleConns",

@@ -16,13 +16,16 @@ from attrs import evolve, frozen
 from datastore.driver import Location
 from datastore.errors import ConfigError
 from datastore.events import EventLogger, get_logger, listening
+from datastore.legacy_names import LEGACY_FAMILIES, LegacyNames
 from datastore.metric_names import CacheResult, Operation
+from datastore.protobuf import ProtobufEvent, ProtobufHook
 from datastore.protocol import Store
 from datastore.reference import DataReference
 from datastore.wrappers.cached import CachedStore
-from datastore.wrappers.measured import MeasuredStore, OperationEvent, StoreMetrics
+from datastore.wrappers.measured import MeasuredStore, Observer, OperationEvent, StoreMetrics
 from datastore.wrappers.retrying import RetryEvent, RetryingStore
-from metrics import Scope
+from metrics import Naming, Scope
+from metrics.legacy import LegacyMetrics
 from stowstore.config import SchemeConfig, StoreConfig
 from stowstore.containers import ContainerMap, LocationStore
 from stowstore.locations.base import Dial, Kind, nearest
@@ -39,6 +42,7 @@ class Backend:
     containers: LocationStore
     metrics: StoreMetrics
     scheme: str
+    protobuf_hook: ProtobufHook
 
 
 def configure(source: StoreConfig | Mapping[str, Any] | str | os.PathLike[str] | None, **overrides: Any) -> StoreConfig:
@@ -91,11 +95,15 @@ def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
         *maps, base=config.container, account=config.account, max_download_bytes=config.max_download_bytes
     )
     log = get_logger(location=config.name, kind=kind.name)
+    legacy = _legacy_names(config, scope)
     store: Store = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
     if config.cache is not None:
-        store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics))
-    observer = _operation_logger(log) if listening() else None
-    return Backend(MeasuredStore(store, metrics, observer=observer), containers, metrics, main.scheme)
+        store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics, legacy))
+    observers: list[Observer] = [_operation_logger(log)] if listening() else []
+    if legacy is not None:
+        observers.append(legacy)
+    measured = MeasuredStore(store, metrics, observer=_all_of(observers))
+    return Backend(measured, containers, metrics, main.scheme, _nobody if legacy is None else legacy.on_protobuf)
 
 
 def dial_scheme(
@@ -157,8 +165,35 @@ def _retry_recorder(metrics: StoreMetrics, log: EventLogger) -> Callable[[RetryE
     return record
 
 
-def _cache_recorder(metrics: StoreMetrics) -> Callable[[Operation, CacheResult], None]:
-    return lambda operation, result: metrics.cache_requests[operation, result].inc()
+def _cache_recorder(metrics: StoreMetrics, legacy: LegacyNames | None) -> Callable[[Operation, CacheResult], None]:
+    def record(operation: Operation, result: CacheResult) -> None:
+        metrics.cache_requests[operation, result].inc()
+        if legacy is not None:
+            legacy.on_cache(operation, result)
+
+    return record
+
+
+def _legacy_names(config: StoreConfig, scope: Scope) -> LegacyNames | None:
+    if not config.legacy_scope:
+        return None
+    legacy = Scope(config.legacy_scope, registry=scope.registry, naming=Naming.FLYTE)
+    return LegacyNames(LegacyMetrics.register(legacy, LEGACY_FAMILIES))
+
+
+def _all_of(observers: list[Observer]) -> Observer | None:
+    if len(observers) < 2:
+        return observers[0] if observers else None
+
+    def observe(event: OperationEvent) -> None:
+        for observer in observers:
+            observer(event)
+
+    return observe
+
+
+def _nobody(event: ProtobufEvent, seconds: float) -> None:
+    """Hears nothing."""
 
 
 def _operation_logger(log: EventLogger) -> Callable[[OperationEvent], None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from datastore import protobuf
 from datastore.errors import NotSupported
 from datastore.metric_names import Operation
-from datastore.model import Feature
+from datastore.model import Feature, Metadata, WriteOptions
 from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.wrappers.routing import RoutingStore
@@ -16,6 +17,13 @@ from metrics import Scope
 from stowstore.config import SchemeConfig, StoreConfig
 from stowstore.locations.registry import known_schemes
 from stowstore.opening import configure, dial_backend, dial_scheme
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    M = TypeVar("M", bound=Message)
+else:
+    M = TypeVar("M")
 
 __all__ = ["StowStore", "open_store"]
 
@@ -97,6 +105,20 @@ class StowStore(RoutingStore):
     def list_containers(self, prefix: str = "") -> Iterator[DataReference]:
         """The references of the containers this store may use, ascending."""
         return self._primary_backend.containers.list_containers(prefix)
+
+    def read_protobuf(self, reference: Reference, message: M, *, max_bytes: int | None = None) -> M:
+        """Reads an object into a protobuf message, cleared first; see `datastore.protobuf.read_protobuf`.
+
+        ``max_bytes`` None is the configured limit, 2 MiB by default.
+        """
+        limit = self._config.max_protobuf_bytes if max_bytes is None else max_bytes
+        return protobuf.read_protobuf(
+            self, reference, message, max_bytes=limit, hook=self._primary_backend.protobuf_hook
+        )
+
+    def write_protobuf(self, reference: Reference, message: Message, options: WriteOptions | None = None) -> Metadata:
+        """Writes a protobuf message, equal messages as equal bytes; see `datastore.protobuf.write_protobuf`."""
+        return protobuf.write_protobuf(self, reference, message, options, hook=self._primary_backend.protobuf_hook)
 
     def refresh_config(self, config: StoreConfig | Mapping[str, Any] | str | os.PathLike[str]) -> None:
         """Moves to another configuration: dials it first, swaps at once, then closes the old connections.

@@ -46,7 +46,7 @@ from datastore.errors import (
 )
 from stowstore.locations.base import HttpSettings
 
-__all__ = ["PerThread", "RawReply", "ResponseBody", "Trace", "Transport", "retry_after", "translate"]
+__all__ = ["PerThread", "RawReply", "ResponseBody", "Trace", "Transport", "finish", "retry_after", "translate"]
 
 _T = TypeVar("_T")
 
@@ -169,12 +169,7 @@ class ResponseBody:
         return piece
 
     def close(self) -> None:
-        raw = self._response.raw
-        rest = getattr(raw, "length_remaining", None)
-        if rest is not None and rest <= _DRAIN:
-            # Reading to the end gives the connection back to the pool.
-            raw.drain_conn()
-        self._response.close()
+        finish(self._response)
 
 
 class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no types here
@@ -219,10 +214,14 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
     def _send(self, method: str, url: str, body: Any, headers: Any, *, stream: bool) -> None:
         self._trace.response = None
         session = self.session
+        if hasattr(body, "fileno") and requests.utils.super_len(body) == 0:
+            # An empty file would be sent in chunks, which some servers refuse.
+            body = b""
         request = requests.Request(method, f"{self.host}{url}", data=body, headers=self._normalize_headers(headers))
         prepared = session.prepare_request(request)
         settings = session.merge_environment_settings(prepared.url, {}, stream, self.verification, None)
         self.response = session.send(prepared, timeout=self._transport.timeouts(), allow_redirects=False, **settings)
+        self._trace.response = self.response
         self.status_seen = self.response.status_code
 
 
@@ -277,6 +276,17 @@ def translate(error: Exception, settings: HttpSettings, status: int | None = Non
         # libcloud's BaseHTTPError.
         return from_status(error.code, _short(error))  # type: ignore[attr-defined]
     return _of_transport(error, settings)
+
+
+def finish(response: requests.Response) -> None:
+    """Ends an answer: a short rest is read, which gives the connection back to the pool; otherwise it is closed."""
+    raw = response.raw
+    rest = getattr(raw, "length_remaining", None)
+    if rest is not None and rest <= _DRAIN:
+        raw.drain_conn()
+        raw.release_conn()
+    else:
+        response.close()
 
 
 def retry_after(headers: Any) -> float | None:

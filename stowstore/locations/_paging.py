@@ -21,21 +21,22 @@ def select_page(
 ) -> tuple[list[tuple[str, _T]], list[str], bool]:
     """The first ``limit`` names after ``after``, those with the delimiter folded, and whether more follow.
 
-    Memory is bounded by the page, not by the listing.  A name may come twice.
+    Memory is bounded by the page, not by the listing.  A name may come twice; its value is never None.
     """
     start = resume_after(after, delimiter, prefix)
     wanted = limit + 1
-    kept: dict[str, _T] = {}
+    kept: dict[str, _T | None] = {}
     bound: str | None = None
     for name, value in found:
         # Code points sort as their UTF-8 bytes do.
         if name <= start or not name.startswith(prefix):
             continue
+        known: _T | None = value
         if delimiter and (cut := name.find(delimiter, len(prefix))) >= 0:
-            name = name[: cut + len(delimiter)]
+            name, known = name[: cut + len(delimiter)], None
         if bound is not None and name > bound:
             continue
-        kept[name] = value
+        kept[name] = known
         if len(kept) > wanted + _SLACK:
             smallest = heapq.nsmallest(wanted, kept)
             bound = smallest[-1]
@@ -43,5 +44,5 @@ def select_page(
     names = heapq.nsmallest(wanted, kept)
     more = len(names) > limit
     names = names[:limit]
-    folded = [name for name in names if delimiter and name.endswith(delimiter)]
-    return [(name, kept[name]) for name in names if not (delimiter and name.endswith(delimiter))], folded, more
+    chosen = [(name, value) for name in names if (value := kept[name]) is not None]
+    return chosen, [name for name in names if kept[name] is None], more

@@ -26,6 +26,7 @@ from stowstore.locations._libcloud_transport import (
     RawReply,
     ResponseBody,
     Transport,
+    finish,
     retry_after,
     translate,
 )
@@ -136,7 +137,7 @@ class Session:
         if response.status_code == 401 and not self._credentials.token:
             if isinstance(body, Upload) and not body.rewind():
                 raise TransientError("the login expired while an upload that cannot be repeated was sent")
-            response.close()
+            finish(response)
             self._account = None
             self._connections.renew()
             response = self._send(method, path, params, headers, body)
@@ -152,7 +153,11 @@ class Session:
         except (requests.RequestException, OSError) as error:
             raise translate(error, self.transport.settings) from error
         finally:
-            response.close()
+            finish(response)
+
+    def finish(self, response: requests.Response) -> None:
+        """Ends an answer whose body is of no interest."""
+        finish(response)
 
     def refused(self, response: requests.Response) -> StoreError:
         """The error for a status that the caller has no special meaning for."""
@@ -163,7 +168,7 @@ class Session:
         if isinstance(found, PermissionDenied):
             found.hint = "check username, key and tenant, and the container's rights"
         # Whatever it says more may repeat headers of the request.
-        response.close()
+        finish(response)
         return found
 
     def close(self) -> None:

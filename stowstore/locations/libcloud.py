@@ -85,9 +85,7 @@ class LibcloudContainer:
         first, count = resolve_range(metadata.size, start, length)
         if count == 0:
             return ReadStream(b"", 0, metadata)
-        body = self._location.run(
-            lambda driver: self._body(driver, found, first, count, metadata), missing=NotFound
-        )
+        body = self._location.run(lambda driver: self._body(driver, found, first, count, metadata), missing=NotFound)
         return ReadStream(body, count, metadata)
 
     def put(self, key: str, source: Source, options: WriteOptions) -> str:
@@ -145,7 +143,9 @@ class LibcloudContainer:
         raise NotSupported("libcloud has no copies on the server")
 
     def sign(self, key: str, properties: SignedURLProperties) -> SignedURLResponse:
-        raise NotSupported("libcloud's URLs are not signed in one way", hint="use the provider's own kind if it has one")
+        raise NotSupported(
+            "libcloud's URLs are not signed in one way", hint="use the provider's own kind if it has one"
+        )
 
     def _found(self, key: str) -> Any:
         return self._location.run(lambda driver: driver.get_object(self._name, key), missing=NotFound)

@@ -126,11 +126,11 @@ class RedisContainer:
     def list(self, prefix: str, after: str, limit: int, delimiter: str) -> DriverPage:
         undecodable = 0
 
-        def names() -> Iterator[tuple[str, None]]:
+        def names() -> Iterator[tuple[str, bool]]:
             nonlocal undecodable
             for raw in self._scan(prefix):
                 try:
-                    yield raw.decode(), None
+                    yield raw.decode(), True
                 except UnicodeDecodeError:
                     undecodable += 1
 
@@ -165,9 +165,7 @@ class RedisContainer:
         """Asks the server for an answer."""
         self._run(self._client.ping)
 
-    def _store(
-        self, names: Sequence[bytes], size: int, etag: str, content: bytes, options: WriteOptions
-    ) -> None:
+    def _store(self, names: Sequence[bytes], size: int, etag: str, content: bytes, options: WriteOptions) -> None:
         arguments = (*_condition(options), size, etag, content, *_fields(options))
         answer = self._run(self._put, names, arguments)
         if answer == b"lost":
@@ -219,8 +217,11 @@ class RedisContainer:
                     self._head(_pair(key), client=pipeline)
                 answers = self._run(pipeline.execute, raise_on_error=False)
             for key, answer in zip(some, answers, strict=True):
-                # An error means that something else than a string has this key, None that it has just gone.
-                if isinstance(answer, list):
+                # None means that it has just gone.
+                if isinstance(answer, Exception):
+                    if "WRONGTYPE" not in str(answer):
+                        raise _translate(answer, self._settings) from answer
+                elif answer:
                     known = _metadata(*answer)
                     entries.append(DriverEntry(key, known.size, known.etag, known.last_modified))
         return entries
@@ -368,7 +369,9 @@ def _translate(error: Exception, settings: HttpSettings) -> StoreError:
     kinds = redis.exceptions
     denied = (kinds.AuthenticationError, kinds.AuthorizationError, kinds.NoPermissionError)
     if isinstance(error, denied) or first in _DENIED:
-        return PermissionDenied("Redis refuses the credentials, or what they may do", hint="check username and password")
+        return PermissionDenied(
+            "Redis refuses the credentials, or what they may do", hint="check username and password"
+        )
     if isinstance(error, (redis.TimeoutError, TimeoutError)):
         if limits is not None and (limits.remaining() or 1.0) < 0.05:
             return DeadlineExceeded(f"the deadline of {limits.seconds:g} s has passed")
@@ -399,7 +402,9 @@ def _address(options: Options) -> str:
     if "@" in parts.netloc:
         raise ConfigError("option 'addr' of kind 'redis' holds credentials", hint="use username and password")
     if parts.scheme not in ("", "redis", "rediss") or (text and not parts.netloc) or parts.path.strip("/"):
-        raise ConfigError(f"invalid addr {text!r}: kind 'redis' takes host or host:port", hint="db is an option of its own")
+        raise ConfigError(
+            f"invalid addr {text!r}: kind 'redis' takes host or host:port", hint="db is an option of its own"
+        )
     return parts.netloc
 
 
@@ -426,7 +431,11 @@ def _client(address: str, options: Options, settings: HttpSettings) -> Any:
         base, where = redis.Connection, {"host": host, "port": port}
         if options.flag("tls"):
             base = redis.SSLConnection
-            for name, option in (("ssl_ca_certs", "ca_file"), ("ssl_certfile", "cert_file"), ("ssl_keyfile", "key_file")):
+            for name, option in (
+                ("ssl_ca_certs", "ca_file"),
+                ("ssl_certfile", "cert_file"),
+                ("ssl_keyfile", "key_file"),
+            ):
                 where[name] = options.text(option) or None
     pool_class = redis.BlockingConnectionPool if settings.max_connections_per_host else redis.ConnectionPool
     pool = pool_class(connection_class=type(base.__name__, (_Bounded, base), {}), **where, **common)

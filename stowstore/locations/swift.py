@@ -102,6 +102,7 @@ class SwiftContainer:
             raise NotFound("there is no such object")
         if response.status_code != 200:
             raise self._session.refused(response)
+        self._session.finish(response)
         return _metadata(response.headers, int(response.headers["Content-Length"]))
 
     def open(self, key: str, start: int, length: int | None, if_match: str | None) -> ReadStream:
@@ -114,13 +115,14 @@ class SwiftContainer:
         response = self._session.request("GET", self._object(key), headers=headers)
         status = response.status_code
         if status == 416:
-            response.close()
+            self._session.finish(response)
             return self._past_the_end(key, if_match)
         if status == 404:
-            response.close()
+            self._session.finish(response)
+            self._require_container()
             raise NotFound("there is no such object")
         if status == 412:
-            response.close()
+            self._session.finish(response)
             raise PreconditionFailed(f"the object is not the one of etag {if_match}")
         if status not in (200, 206):
             raise self._session.refused(response)
@@ -154,7 +156,7 @@ class SwiftContainer:
         response = self._session.request("DELETE", self._object(key))
         if response.status_code not in (204, 200, 404):
             raise self._session.refused(response)
-        response.close()
+        self._session.finish(response)
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         failed: dict[str, StoreError] = {}
@@ -198,12 +200,11 @@ class SwiftContainer:
                 self._check_before_upload(key, options)
         response = self._session.request("PUT", self._object(key), headers=headers)
         if response.status_code == 404:
-            response.close()
-            if self._location.has_container(self._name):
-                raise NotFound("there is no such object to copy")
-            raise NoSuchContainer(f"there is no container {self._name}")
+            self._session.finish(response)
+            self._require_container()
+            raise NotFound("there is no such object to copy")
         if response.status_code == 413:
-            response.close()
+            self._session.finish(response)
             raise NotSupported("Swift does not copy an object this large")
         return self._written(response)
 
@@ -231,9 +232,13 @@ class SwiftContainer:
             raise PreconditionFailed(f"the object is not the one of etag {if_match}")
         return ReadStream(b"", 0, metadata)
 
-    def _check_before_upload(self, key: str, options: WriteOptions) -> None:
+    def _require_container(self) -> None:
+        """Swift's 404 does not say whether the object or its container is missing."""
         if not self._location.has_container(self._name):
             raise NoSuchContainer(f"there is no container {self._name}")
+
+    def _check_before_upload(self, key: str, options: WriteOptions) -> None:
+        self._require_container()
         if options.if_absent:
             try:
                 self.head(key)
@@ -244,16 +249,16 @@ class SwiftContainer:
     def _written(self, response: requests.Response) -> str:
         status = response.status_code
         if status == 201:
-            response.close()
+            self._session.finish(response)
             return clean_etag(response.headers.get("Etag"))
         if status == 404:
-            response.close()
+            self._session.finish(response)
             raise NoSuchContainer(f"there is no container {self._name}")
         if status == 412:
-            response.close()
+            self._session.finish(response)
             raise AlreadyExists("there is an object of this key")
         if status == 422:
-            response.close()
+            self._session.finish(response)
             raise DigestMismatch("Swift received other bytes than were sent", retryable=True)
         raise self._session.refused(response)
 
@@ -323,7 +328,7 @@ class SwiftLocation:
         response = self.session.request("HEAD", self.container(name)._path)
         if response.status_code not in (200, 204, 404):
             raise self.session.refused(response)
-        response.close()
+        self.session.finish(response)
         return response.status_code != 404
 
     def create_container(self, name: str) -> None:
@@ -331,19 +336,19 @@ class SwiftLocation:
         response = self.session.request("PUT", self.container(name)._path)
         if response.status_code not in (201, 202):
             raise self.session.refused(response)
-        response.close()
+        self.session.finish(response)
 
     def delete_container(self, name: str) -> None:
         response = self.session.request("DELETE", self.container(name)._path)
         if response.status_code == 404:
-            response.close()
+            self.session.finish(response)
             raise NoSuchContainer(f"there is no container {name}")
         if response.status_code == 409:
-            response.close()
+            self.session.finish(response)
             raise ContainerNotEmpty("the container still holds objects", hint="delete them first")
         if response.status_code != 204:
             raise self.session.refused(response)
-        response.close()
+        self.session.finish(response)
 
     def list_containers(self, prefix: str = "") -> Iterator[str]:
         marker = ""
@@ -359,7 +364,7 @@ class SwiftLocation:
         given = {name: value for name, value in params.items() if value}
         response = self.session.request("GET", path, params={"format": "json", **given})
         if response.status_code == 404:
-            response.close()
+            self.session.finish(response)
             raise NoSuchContainer(f"there is no container {container}")
         if response.status_code not in (200, 204):
             raise self.session.refused(response)
@@ -383,7 +388,7 @@ class SwiftLocation:
                 response = self.session.request("POST", "", headers={header: known})
                 if response.status_code not in (200, 201, 202, 204):
                     raise self.session.refused(response)
-            response.close()
+            self.session.finish(response)
             self._temp_url_key = known
         return self._temp_url_key
 

@@ -191,3 +191,44 @@ def _mapping(directory: Path) -> dict[str, object]:
 
 def _read(store: StowStore, reference: str) -> bytes:
     return store.read_bytes(reference)
+
+
+def test_messages_are_read_and_written(scope: Scope) -> None:
+    """Protobuf messages are kept as objects, with upstream's limit of 2 MiB unless configured otherwise."""
+    from google.protobuf.wrappers_pb2 import StringValue
+
+    with open_store("mem://main", scope=scope) as store:
+        store.write_protobuf("mem://main/m", StringValue(value="hello"))
+        store.write_protobuf("mem://main/large", StringValue(value="x" * (2 << 20)))
+
+        assert "hello" == store.read_protobuf("mem://main/m", StringValue(value="gone")).value
+        with pytest.raises(errors.LimitExceeded):
+            store.read_protobuf("mem://main/large", StringValue())
+        assert 2 << 20 == len(store.read_protobuf("mem://main/large", StringValue(), max_bytes=0).value)
+
+
+def test_flytestdlibs_names_on_request() -> None:
+    """With a legacy scope the store, its cache and its messages are also counted under upstream's exact names."""
+    from google.protobuf.wrappers_pb2 import StringValue
+
+    registry = CollectorRegistry()
+    config = StoreConfig.from_mapping(
+        {"type": "mem", "container": "c", "cache": {"max_size_mbs": 1}, "metrics": {"legacyScope": "flyte:storage"}}
+    )
+    with open_store(config, scope=Scope("stow", registry=registry)) as store:
+        store.write_protobuf("mem://c/k", StringValue(value="x"))
+        store.read_protobuf("mem://c/k", StringValue())
+        store.copy_raw("mem://c/k", "mem://c/copy")
+        store.read_bytes("mem://c/copy")
+        with pytest.raises(errors.NotFound):
+            store.read_raw("mem://c/missing")
+
+    lines = generate_text(registry).splitlines()
+    for expected in (
+        "flyte:storage:cache_hit 1.0",
+        "flyte:storage:cache_miss 1.0",
+        "flyte:storage:marshal_ms_count 1.0",
+        "flyte:storage:proto_fetch_ms_count 1.0",
+        "flyte:storage:read_failure_unlabeled 1.0",
+    ):
+        assert expected in lines

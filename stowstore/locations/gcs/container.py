@@ -151,7 +151,7 @@ class GcsContainer(ObstoreContainer):
         return {}
 
     def _mode_if(self, etag: str) -> Any:
-        return {"version": etag, "e_tag": None}
+        return {"version": _as_generation(etag)}
 
 
 def _successor(text: str) -> str:
@@ -174,8 +174,12 @@ def _condition(options: WriteOptions) -> dict[str, str]:
         return {"ifGenerationMatch": "0"}
     if options.if_match is None:
         return {}
-    # What is no generation matches none.
-    return {"ifGenerationMatch": options.if_match if options.if_match.isdigit() else "1"}
+    return {"ifGenerationMatch": _as_generation(options.if_match)}
+
+
+def _as_generation(etag: str) -> str:
+    """An etag as a condition; text that is no generation becomes one that no object has."""
+    return etag if etag.isdecimal() and etag.isascii() and int(etag) else "1"
 
 
 def _resource(options: WriteOptions) -> Json:

@@ -166,10 +166,10 @@ def _of_transport(error: http.HTTPError | OSError) -> StoreError:
         return ConfigError(
             f"TLS with the server failed: {_clean(str(error))}", hint="check endpoint, disable_ssl and ca_bundle"
         )
-    if isinstance(error, (http.ConnectTimeoutError, http.ReadTimeoutError, TimeoutError)):
+    if isinstance(error, (http.NewConnectionError, http.ConnectTimeoutError)):
+        return TransientError("cannot connect to the server")
+    if isinstance(error, (http.ReadTimeoutError, TimeoutError)):
         return TransientError("no answer in time from the server")
-    if isinstance(error, http.NewConnectionError):
-        return TransientError(f"cannot connect to {getattr(error.conn, 'host', 'the server')}")
     if isinstance(error, (http.IncompleteRead, http.InvalidChunkLength)):
         return TransientError("the answer ended early")
     return TransientError(f"the connection to the server broke: {type(error).__name__}")
