@@ -1,27 +1,27 @@
-"""Local disk passes the conformance kit, in every mode of syncing."""
+"""Local disk against the conformance kit."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from datastore.testing import AfterFork, ConformanceTests, Harness, LocationHarness
-from stowstore.locations.local import FsyncMode, LocalLocation
+from stowstore.locations.local import LocalLocation
 
 
 class _LocalHarness(LocationHarness):
     picklable = True
     after_fork = AfterFork.WORKS
 
-    def __init__(self, path: str, fsync: FsyncMode) -> None:
-        super().__init__(lambda: LocalLocation(path, fsync=fsync), "kit")
+    def __init__(self, path: str) -> None:
+        super().__init__(lambda: LocalLocation(path), "kit")
 
 
 class TestLocalKit(ConformanceTests):
-    """Plain files."""
+    """What every store has to do."""
 
-    @pytest.fixture(scope="class", params=[FsyncMode.NEVER, FsyncMode.FULL])
+    @pytest.fixture(scope="class")
     @classmethod
-    def harness(cls, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Harness]:
-        """A root of its own for each mode."""
-        with _LocalHarness(str(tmp_path_factory.mktemp("root")), request.param) as harness:
+    def harness(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+        """A root of its own."""
+        with _LocalHarness(str(tmp_path_factory.mktemp("root"))) as harness:
             yield harness
