@@ -277,8 +277,10 @@ def test_a_stream_knows_the_metadata_of_what_it_reads(container: Container) -> N
 def test_a_crash_between_metadata_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, had_metadata: bool) -> None:
     """A writer that dies before its rename leaves the old object with the old metadata."""
     with container_at(tmp_path) as container:
-        options = {"metadata": {"old": "1"}} if had_metadata else {}
-        put(container, "k", b"old", **options)
+        if had_metadata:
+            put(container, "k", b"old", metadata={"old": "1"})
+        else:
+            put(container, "k", b"old")
 
         def die(*args: object, **more: object) -> None:
             raise SystemExit
@@ -334,9 +336,9 @@ def test_nested_keys_are_refused(container: Container, options: dict[str, object
     put(container, "a", b"file")
     put(container, "d/x", b"below")
     with pytest.raises(NotSupported, match="a part of the key before a slash is an object itself"):
-        put(container, "a/b", **options)
+        put(container, "a/b", b"x", **options)
     with pytest.raises(NotSupported, match="there are objects below this key"):
-        put(container, "d", **options)
+        put(container, "d", b"x", **options)
     assert all_keys(container) == ["a", "d/x"]
 
 
