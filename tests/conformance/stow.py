@@ -75,7 +75,9 @@ class StowHarness(Harness):
             self._driver(reference).put(reference.key + suffix, Source(b"", 0), WriteOptions())
         except StoreError:
             return False
-        return True
+        # Some clients tidy the name up: then it is not there under this one.
+        made = self._driver(reference).list(reference.key + suffix, "", 1, "").entries
+        return [entry.key for entry in made] == [reference.key + suffix]
 
     def remove_foreign(self, reference: DataReference, suffix: str) -> None:
         self._driver(reference).delete(reference.key + suffix)
