@@ -306,7 +306,7 @@ class S3Container:
 
     def _put_large(self, key: str, source: Source, options: WriteOptions) -> str:
         conditions = conditions_of(options)
-        if conditions and not self._wire.is_amazon:
+        if (conditions or options.tags) and not self._wire.is_amazon:
             return self._put_in_one(key, source, options)
         headers = write_headers(options, self._settings)
         heard = _Overheard(source)
@@ -318,7 +318,7 @@ class S3Container:
             raise _of_condition(error, options) from error.__cause__
 
     def _put_in_one(self, key: str, source: Source, options: WriteOptions) -> str:
-        """Sends a large object under a condition: Ceph and others ignore conditions of uploads in parts."""
+        """Sends a large object in one request: Ceph and others ignore conditions and tags of uploads in parts."""
         if source.size is None:
             with tempfile.TemporaryFile() as spool:
                 for piece in source:
@@ -328,8 +328,8 @@ class S3Container:
                 return self._put_in_one(key, Source(spool, size), options)
         if source.size > _ONE_REQUEST:
             raise NotSupported(
-                "this service takes no conditions for objects larger than 5 GiB",
-                hint="write without if_absent and if_match, or smaller objects",
+                "this service takes neither conditions nor tags for objects larger than 5 GiB",
+                hint="write without if_absent, if_match and tags, or smaller objects",
             )
         heard = _Overheard(source)
         try:

@@ -1,7 +1,7 @@
 """What a forked child must know: obstore hangs there if its parent had used it, and locks and sockets are shared.
 
-obstore's runtime is threads, and threads do not survive a fork; not even a new store made in the child answers.  Whether
-it was used is known of the process as a whole: every kind on obstore shares that runtime.
+obstore's runtime is threads, and threads do not survive a fork; not even a new store made in the child answers.
+Whether it was used is known of the process as a whole: every kind on obstore shares that runtime.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import weakref
 from typing import Protocol
+
+from stowstore.locations import _obstore
 
 from stowstore.locations._obstore import _state
 
