@@ -49,7 +49,10 @@ class PrefixedStore(StoreWrapper):
         return self._base
 
     def capabilities(self, reference: Reference | None = None) -> Capabilities:
-        able = self._inner.capabilities(self._base if reference is None else self._whole(reference, prefix=True))
+        ref = _ROOT if reference is None else as_reference(reference)
+        able = self._inner.capabilities(self._whole(ref, prefix=True))
+        if not _is_relative(ref):
+            return able
         return evolve(able, max_key_bytes=max(0, able.max_key_bytes - len(self._below.encode())))
 
     def download_limit(self, reference: Reference) -> int | None:
@@ -137,15 +140,21 @@ class PrefixedStore(StoreWrapper):
 
     def _in_keys(self, page: ListPage) -> ListPage:
         cut = len(self._below)
+        # An empty segment just below the base (base//x) leaves a key with a slash at its edge, which no reference has.
+        entries = [
+            ObjectEntry(_ROOT.with_key(ref.key[cut:]), size, etag, modified)
+            for ref, size, etag, modified in page.entries
+            if ref.key[cut] != "/"
+        ]
+        prefixes = [_ROOT.with_key(ref.key[cut:]) for ref in page.prefixes if ref.key[cut:] and ref.key[cut] != "/"]
+        lost = len(page.entries) - len(entries) + len(page.prefixes) - len(prefixes)
         cursor = page.cursor
         return evolve(
             page,
-            entries=tuple(
-                ObjectEntry(_ROOT.with_key(ref.key[cut:]), size, etag, modified)
-                for ref, size, etag, modified in page.entries
-            ),
-            prefixes=tuple(_ROOT.with_key(ref.key[cut:]) for ref in page.prefixes),
+            entries=tuple(entries),
+            prefixes=tuple(prefixes),
             cursor=Cursor.after_key(cursor.after[cut:]) if cursor.after else cursor,
+            omitted=page.omitted + lost,
         )
 
 

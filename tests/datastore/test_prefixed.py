@@ -153,6 +153,14 @@ def test_a_base_has_a_container(memory: MemoryStore, base: str) -> None:
         PrefixedStore(memory, base)
 
 
+def test_an_empty_segment_below_the_base_is_counted(memory: MemoryStore, view: PrefixedStore) -> None:
+    """``base//x`` has a whole reference but no key in the view."""
+    memory.write_bytes("mem://c/runs/r1//x", b"")
+    page = view.list_page("")
+    assert ([entry.reference.key for entry in page.entries], page.omitted) == (["a", "b/c", "b/d e"], 1)
+    assert len(view.list(BASE)[0]) == 4
+
+
 def test_the_base_takes_room_from_the_key(view: PrefixedStore, memory: MemoryStore) -> None:
     """The longest key of the view is as much shorter."""
     able = view.capabilities()
@@ -175,7 +183,11 @@ def test_signing_reaches_the_backend(view: PrefixedStore) -> None:
         view.create_signed_url("a", SignedURLProperties())
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20), min_size=1, max_size=4
+    )
+)
 def test_any_key_survives_the_way_in_and_out(segments: list[str]) -> None:
     """Listing gives back a reference that reads the object."""
     try:
