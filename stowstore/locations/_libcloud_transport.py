@@ -222,7 +222,6 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
         settings = session.merge_environment_settings(prepared.url, {}, stream, self.verification, None)
         self.response = session.send(prepared, timeout=self._transport.timeouts(), allow_redirects=False, **settings)
         self._trace.response = self.response
-        self.status_seen = self.response.status_code
 
 
 class _PathsKept(Connection):  # type: ignore[misc]

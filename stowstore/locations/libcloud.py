@@ -60,6 +60,8 @@ _REFUSED = {
     "cloudfiles": "its driver asks for other objects than those named when a name has '?' or '#': use sw://",
     "ktucloud": "its driver asks for other objects than those named when a name has '?' or '#': use sw://",
 }
+#: How often an object that changes meanwhile is opened anew.
+_LOOKS = 8
 _S3_MAX_PUT = 5 << 30
 
 
@@ -78,15 +80,19 @@ class LibcloudContainer:
         return _metadata(self._found(key))
 
     def open(self, key: str, start: int, length: int | None, if_match: str | None) -> ReadStream:
-        found = self._found(key)
-        metadata = _metadata(found)
-        if if_match is not None and metadata.etag != if_match:
-            raise PreconditionFailed(f"the object is not the one of etag {if_match}")
-        first, count = resolve_range(metadata.size, start, length)
-        if count == 0:
-            return ReadStream(b"", 0, metadata)
-        body = self._location.run(lambda driver: self._body(driver, found, first, count, metadata), missing=NotFound)
-        return ReadStream(body, count, metadata)
+        # The verbs tell an object's size and open it in two requests: what came between them is seen by the etag.
+        for _ in range(_LOOKS):
+            found = self._found(key)
+            metadata = _metadata(found)
+            if if_match is not None and metadata.etag != if_match:
+                raise PreconditionFailed(f"the object is not the one of etag {if_match}")
+            first, count = resolve_range(metadata.size, start, length)
+            if count == 0:
+                return ReadStream(b"", 0, metadata)
+            body = self._body(found, first, count, metadata)
+            if body is not None:
+                return ReadStream(body, count, metadata)
+        raise TransientError("the object is replaced faster than it can be opened", hint="read it again later")
 
     def put(self, key: str, source: Source, options: WriteOptions) -> str:
         content = source.buffered(_WHOLE)
@@ -158,26 +164,36 @@ class LibcloudContainer:
         response = driver.connection.trace.response
         return clean_etag((response is not None and response.headers.get("etag")) or stored.hash)
 
-    def _body(self, driver: Any, found: Any, first: int, count: int, metadata: Metadata) -> Body:
-        # The handle belongs to the driver that made it, which may be another thread's.
-        handle = _handle(driver, self._name, found.name, found)
-        trace = driver.connection.trace
-        trace.response = None
+    def _body(self, found: Any, first: int, count: int, metadata: Metadata) -> Body | None:
+        """The bytes of a range of an object, None if another one is there by now."""
         skipped = 0
-        if count == metadata.size:
-            pieces = driver.download_object_as_stream(handle)
-        else:
+
+        def ask(driver: Any) -> Any:
+            nonlocal skipped
+            # The handle belongs to the driver that made it, which may be another thread's.
+            handle = _handle(driver, self._name, found.name, found)
+            if count == metadata.size:
+                return driver.download_object_as_stream(handle), driver.connection.trace.response
             try:
-                pieces = driver.download_object_range_as_stream(handle, first, first + count)
+                return driver.download_object_range_as_stream(handle, first, first + count), (
+                    driver.connection.trace.response
+                )
             except NotImplementedError:
-                pieces, skipped = driver.download_object_as_stream(handle), first
-        response = trace.response
-        if response is None or skipped:
+                skipped = first
+                return driver.download_object_as_stream(handle), None
+
+        try:
+            pieces, response = self._location.run(ask, missing=NotFound)
+        except StoreError as error:
+            if error.http_status == 416:
+                return None
+            raise
+        if response is None:
             return _Pieces(pieces, skipped, self._location)
         etag = clean_etag(response.headers.get("etag"))
         if etag and metadata.etag and etag != metadata.etag:
             response.close()
-            raise TransientError("the object was replaced while it was opened", hint="read it again")
+            return None
         # The driver's own iterator decodes what the writer compressed, and cannot be closed.
         return self._location.body(response)
 

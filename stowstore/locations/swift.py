@@ -182,7 +182,8 @@ class SwiftContainer:
                 if len(entries) + len(prefixes) == limit:
                     return DriverPage(entries, prefixes, more=True)
                 if "subdir" in row:
-                    prefixes.append(row["subdir"])
+                    if row["subdir"] > after:
+                        prefixes.append(row["subdir"])
                     marker = resume_after(row["subdir"], delimiter)
                 else:
                     entries.append(_entry(row))
