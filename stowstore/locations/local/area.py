@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import threading
 import time
 from typing import Final
 
@@ -91,7 +90,6 @@ class WriteArea:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._drafts: Root | None = None
-        self._making = threading.Lock()
         self._counter = itertools.count()
         # Process ids repeat in containers that share a directory.
         self._token = secrets.token_hex(4).encode()
@@ -143,17 +141,16 @@ class WriteArea:
         try:
             return os.open(b"lock", flags, _FILE_MODE, dir_fd=drafts.fd)
         except FileNotFoundError:
-            self._drafts = None
-            return os.open(b"lock", flags, _FILE_MODE, dir_fd=self._open_drafts().fd)
+            drafts = self._open_drafts()
+            return os.open(b"lock", flags, _FILE_MODE, dir_fd=drafts.fd)
 
     def _open_drafts(self) -> Root:
-        with self._making:
-            if self._drafts is None:
-                self.make_directory(b"tmp")
-                drafts = Root(self._root.open(AREA + b"/tmp", READABLE_DIRECTORY))
-                _sweep(drafts.fd)
-                self._drafts = drafts
-            return self._drafts
+        self.make_directory(b"tmp")
+        drafts = Root(self._root.open(AREA + b"/tmp", READABLE_DIRECTORY))
+        _sweep(drafts.fd)
+        # Without a lock, which a child forked meanwhile would wait for in vain; opened twice does no harm.
+        self._drafts = drafts
+        return drafts
 
 
 def _sweep(directory: int) -> None:

@@ -95,8 +95,10 @@ class LocalContainer:
             if len(data) != count:
                 raise TransientError(f"the file was cut while it was read: {len(data)} of {count} bytes are left")
             return ReadStream(data, count, metadata)
+        except StoreError:
+            raise
         except OSError as error:
-            raise translate(error) from error.__cause__ if isinstance(error, StoreError) else error
+            raise translate(error) from error
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -139,6 +141,8 @@ class LocalContainer:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             # Removed by somebody else meanwhile.
             return
+        except StoreError:
+            raise
         except OSError as error:
             if _is_link_on_the_way(error):
                 return
@@ -199,6 +203,8 @@ class LocalContainer:
             try:
                 root = self._place.root()
                 fd = root.open(path, flags)
+            except StoreError:
+                raise
             except OSError as error:
                 raise self._not_found(error) from error
             try:
@@ -239,8 +245,10 @@ class LocalContainer:
                 raise self._tree.missing_container()
             if options.if_absent or options.if_match is not None:
                 self._check_condition(self._identity(self._place.root(), self._prefix + key.encode()), options)
+        except StoreError:
+            raise
         except OSError as error:
-            raise error if isinstance(error, StoreError) else nested(error) from error.__cause__
+            raise nested(error) from error
 
     def _check_condition(self, identity: Identity | None, options: WriteOptions) -> None:
         if options.if_absent and identity is not None:
@@ -249,8 +257,6 @@ class LocalContainer:
             raise PreconditionFailed(f"the object is not the one of etag {options.if_match}")
 
     def _not_found(self, error: OSError) -> StoreError:
-        if isinstance(error, StoreError):
-            return error
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         if not missing and not _is_link_on_the_way(error) and not _is_special(error):
             return translate(error)

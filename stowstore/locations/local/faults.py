@@ -7,7 +7,6 @@ import errno
 from datastore.errors import (
     InvalidReference,
     LimitExceeded,
-    NotFound,
     NotSupported,
     PermissionDenied,
     StoreError,
@@ -20,8 +19,6 @@ __all__ = ["nested", "translate"]
 
 def translate(error: OSError) -> StoreError:
     """The error of the taxonomy for one of the file system; raise it ``from`` the original."""
-    if isinstance(error, StoreError):
-        return error
     code = error.errno
     if code == errno.ENAMETOOLONG:
         return InvalidReference(
@@ -58,7 +55,7 @@ def translate(error: OSError) -> StoreError:
 
 def nested(error: OSError) -> StoreError:
     """The same for a write, where a path that runs through a file or onto a directory is a clash of two keys."""
-    if isinstance(error, NotADirectoryError) and not isinstance(error, NotFound):
+    if isinstance(error, NotADirectoryError):
         return NotSupported(
             "a part of the key before a slash is an object itself: a file cannot also be a directory",
             hint="a location of kind 'file' cannot hold both 'a' and 'a/b'; use another key",

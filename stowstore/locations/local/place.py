@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from enum import StrEnum
 
 from attrs import frozen
@@ -41,7 +40,6 @@ class Place:
         self.path = path
         self.fsync = fsync
         self.lister = Lister()
-        self._opening = threading.Lock()
         self._opened: _Opened | None = None
         self._closed = False
 
@@ -68,9 +66,8 @@ class Place:
 
     def close(self) -> None:
         """Lets go of the directory; operations under way keep it open until they end."""
-        with self._opening:
-            self._closed = True
-            self._opened = None
+        self._closed = True
+        self._opened = None
 
     def _has(self, name: bytes) -> bool:
         root = self.root()
@@ -91,20 +88,18 @@ class Place:
             return False
         if (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino):
             return False
-        with self._opening:
-            self._opened = None
+        self._opened = None
         return True
 
     def _open(self) -> _Opened:
-        with self._opening:
-            if self._closed:
-                raise StoreError("the location is closed")
-            if self._opened is None:
-                try:
-                    root = Root.at(self.path)
-                except (FileNotFoundError, NotADirectoryError) as error:
-                    raise NoSuchContainer(
-                        f"there is no directory {self.path}", hint="create a container: the directory is made with it"
-                    ) from error
-                self._opened = _Opened(root, WriteArea(root))
-            return self._opened
+        # Without a lock, which a child forked meanwhile would wait for in vain; opened twice does no harm.
+        if self._closed:
+            raise StoreError("the location is closed")
+        try:
+            root = Root.at(self.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NoSuchContainer(
+                f"there is no directory {self.path}", hint="create a container: the directory is made with it"
+            ) from error
+        opened = self._opened = _Opened(root, WriteArea(root))
+        return opened
