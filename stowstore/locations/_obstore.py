@@ -29,7 +29,9 @@ __all__ = [
     "call",
     "failure_of",
     "gather",
+    "mark_used",
     "run_within",
+    "works",
 ]
 
 #: How much of a streamed body is fetched ahead at once.
@@ -199,6 +201,16 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(
         int(status[1] or status[2]), code[1] if code else "", message[1].strip().rstrip(".") if message else ""
     )
+
+
+def works() -> bool:
+    """Whether obstore answers in this process: not when it was forked after obstore's first use."""
+    return not _state.forked
+
+
+def mark_used() -> None:
+    """Notes that obstore's threads run from here on; needed where it is used without `call`."""
+    _state.used = True
 
 
 class _State:

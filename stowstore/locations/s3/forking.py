@@ -1,8 +1,4 @@
-"""What a forked child must know: obstore hangs there if its parent had used it, and locks and sockets are shared.
-
-obstore's runtime is threads, and threads do not survive a fork; not even a new store made in the child answers.
-Whether it was used is known of the process as a whole: every kind on obstore shares that runtime.
-"""
+"""What a forked child must not share with its parent: locks that another thread may have held, and sockets."""
 
 from __future__ import annotations
 
@@ -10,11 +6,7 @@ import os
 import weakref
 from typing import Protocol
 
-from stowstore.locations import _obstore
-
-from stowstore.locations._obstore import _state
-
-__all__ = ["obstore_works", "reset_in_children", "using_obstore"]
+__all__ = ["reset_in_children"]
 
 
 class _Resettable(Protocol):
@@ -22,16 +14,6 @@ class _Resettable(Protocol):
 
 
 _locations: weakref.WeakSet[_Resettable] = weakref.WeakSet()
-
-
-def obstore_works() -> bool:
-    """Whether obstore answers in this process."""
-    return not _state.forked
-
-
-def using_obstore() -> None:
-    """Notes that obstore's threads run from here on: children forked later cannot use it."""
-    _state.used = True
 
 
 def reset_in_children(location: _Resettable) -> None:
