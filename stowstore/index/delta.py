@@ -1,0 +1,73 @@
+"""Delta segments: the records one commit changed, sorted, in blocks of their own.
+
+A segment is one or more blocks, each a msgpack array of ``[key, value]`` pairs ascending, a value of nil deleting
+the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+from attrs import frozen
+
+from stowstore.chunks.block import BlockRef
+from stowstore.index.node import CorruptNode, NodeReader, NodeWriter
+
+__all__ = ["DeltaRef", "read_deltas", "write_delta"]
+
+#: What a block of a segment is cut to, in bytes of keys and values.
+SEGMENT_BYTES: Final = 1 << 20
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+
+
+@frozen
+class DeltaRef:
+    """What names a delta segment: its blocks, and how many records they hold."""
+
+    blocks: tuple[BlockRef, ...]
+    records: int
+
+
+def write_delta(changes: Mapping[bytes, bytes | None], writer: NodeWriter) -> DeltaRef:
+    """Writes changed records as one segment."""
+    blocks: list[BlockRef] = []
+    part: list[tuple[bytes, bytes | None]] = []
+    size = 0
+    for key in sorted(changes):
+        value = changes[key]
+        part.append((key, value))
+        size += len(key) + len(value or b"")
+        if size >= SEGMENT_BYTES:
+            blocks.append(writer.add(_encode(part)))
+            part, size = [], 0
+    if part:
+        blocks.append(writer.add(_encode(part)))
+    return DeltaRef(tuple(blocks), len(changes))
+
+
+def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, bytes | None]:
+    """The records of segments, the later winning, fetched together.
+
+    Raises:
+        CorruptNode: a block holds no records, unsorted ones, or another number of them than its reference says.
+    """
+    contents = iter(reader.read([block for delta in deltas for block in delta.blocks]))
+    records: dict[bytes, bytes | None] = {}
+    for delta in deltas:
+        found = [pair for _, raw in zip(delta.blocks, contents, strict=False) for pair in _decode(raw)]
+        if len(found) != delta.records or any(left[0] >= right[0] for left, right in pairwise(found)):
+            raise CorruptNode("a delta segment is not what its reference says")
+        records.update(found)
+    return records
+
+
+def _decode(raw: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+    try:
+        yield from _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise CorruptNode(f"a delta segment cannot be read: {error}") from error

@@ -1,0 +1,157 @@
+"""Nodes: the pages of the index tree, each one block of an index pack.
+
+A node is the msgpack array ``[format, level, keys, values]``.  Level 0 is a leaf, whose values are the records; the
+values of a node above are the block references of its children, and its keys the first key of each.  A node is
+named by its content, so two trees that hold the same node hold it once.
+
+Nodes come from a store that others may write to: whatever does not fit is `CorruptNode`, and since levels fall by
+one with every step down, no chain of nodes can be endless.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, Protocol
+
+import msgspec
+
+from datastore.errors import StoreError
+from stowstore.chunks.block import BLOCK_BYTES, BLOCK_REF_BYTES, BlockRef
+
+__all__ = ["FAN_OUT", "LEAF_RECORDS", "CorruptNode", "Node", "NodeCache", "NodeReader", "NodeWriter", "encode_node"]
+
+#: What a leaf is cut to, in records; twice as many stay together, so that it need not be cut again soon.
+LEAF_RECORDS: Final = 192
+
+#: What an inner node is cut to, in children.
+FAN_OUT: Final = 256
+
+#: What a node is cut to, in bytes of keys and values: far below a block, so that one node is one small fetch.
+NODE_BYTES: Final = 256 << 10
+
+_FORMAT = 1
+_MAX_LEVEL = 12
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(tuple[int, int, list[bytes], list[bytes]])
+
+
+class CorruptNode(StoreError):
+    """An index node is not what its place in the tree says; nothing below it is trusted."""
+
+
+class NodeReader(Protocol):
+    """Where nodes are read from; verifies each block by its name."""
+
+    def read(self, refs: Sequence[BlockRef]) -> list[bytes]:
+        """The contents of index blocks, in order, fetched together."""
+        ...
+
+
+class NodeWriter(Protocol):
+    """Where nodes are written to; they are durable once whoever made the writer has flushed it."""
+
+    def add(self, data: bytes) -> BlockRef:
+        """Puts a block into the open index pack and says where it will lie."""
+        ...
+
+
+class Node:
+    """A decoded node; shared between threads and never changed."""
+
+    __slots__ = ("keys", "level", "size", "values")
+
+    def __init__(self, level: int, keys: list[bytes], values: list[bytes], size: int) -> None:
+        self.level = level
+        self.keys = keys
+        self.values = values
+        self.size = size
+
+    def child(self, position: int) -> BlockRef:
+        """The reference of a child of an inner node."""
+        return BlockRef.unpack(self.values[position])
+
+
+def encode_node(level: int, keys: list[bytes], values: list[bytes]) -> bytes:
+    """The stored form of a node."""
+    return _encode((_FORMAT, level, keys, values))
+
+
+def decode_node(raw: bytes, level: int) -> Node:
+    """Reads a node that should be of a level.
+
+    Raises:
+        CorruptNode: it is of another level or format, unsorted, or holds references that are none.
+    """
+    try:
+        form, found, keys, values = _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise CorruptNode(f"an index node cannot be read: {error}") from error
+    if form != _FORMAT:
+        raise CorruptNode(f"an index node has format {form}, this release reads {_FORMAT}", hint="use a newer release")
+    if found != level or not 0 <= found <= _MAX_LEVEL:
+        raise CorruptNode(f"an index node of level {found} stands where level {level} should")
+    if len(keys) != len(values) or not keys:
+        raise CorruptNode(f"an index node has {len(keys)} keys and {len(values)} values")
+    if any(left >= right for left, right in pairwise(keys)):
+        raise CorruptNode("the keys of an index node do not ascend")
+    if level and any(len(value) != BLOCK_REF_BYTES for value in values):
+        raise CorruptNode("a child reference has the wrong length")
+    return Node(level, keys, values, len(raw))
+
+
+class NodeCache:
+    """Decoded nodes, least recently used first out, bounded by about the bytes they take; thread-safe.
+
+    A decoded node takes some three times its stored size.
+    """
+
+    def __init__(self, reader: NodeReader, max_bytes: int = 64 << 20) -> None:
+        self._reader = reader
+        self._max_bytes = max_bytes
+        self._nodes: OrderedDict[bytes, Node] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        #: Nodes fetched so far, for tests and statistics.
+        self.fetched = 0
+
+    @property
+    def reader(self) -> NodeReader:
+        return self._reader
+
+    def get(self, ref: BlockRef, level: int) -> Node:
+        """The node of a reference, which must be of the level given."""
+        name = ref.name
+        with self._lock:
+            node = self._nodes.get(name)
+            if node is not None:
+                self._nodes.move_to_end(name)
+        if node is None:
+            node = self._load([ref], level)[0]
+        elif node.level != level:
+            raise CorruptNode(f"an index node of level {node.level} stands where level {level} should")
+        return node
+
+    def preload(self, refs: Sequence[BlockRef], level: int) -> None:
+        """Fetches nodes together that are about to be read one by one."""
+        with self._lock:
+            missing = [ref for ref in refs if ref.name not in self._nodes]
+        if missing:
+            self._load(missing, level)
+
+    def _load(self, refs: Sequence[BlockRef], level: int) -> list[Node]:
+        if any(ref.length > BLOCK_BYTES for ref in refs):
+            raise CorruptNode("an index node is larger than a block")
+        nodes = [decode_node(raw, level) for raw in self._reader.read(refs)]
+        with self._lock:
+            self.fetched += len(refs)
+            for ref, node in zip(refs, nodes, strict=True):
+                if ref.name not in self._nodes:
+                    self._nodes[ref.name] = node
+                    self._bytes += 3 * node.size
+            while self._bytes > self._max_bytes and len(self._nodes) > 1:
+                self._bytes -= 3 * self._nodes.popitem(last=False)[1].size
+        return nodes
