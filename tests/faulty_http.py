@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -127,9 +128,13 @@ class _Rule(NamedTuple):
 
 
 class FaultyProxy:
-    """Stands before the server at ``upstream`` (an http URL), on a port of its own; ends with its `with` block."""
+    """Stands before the server at ``upstream`` (an http URL), on a port of its own; ends with its `with` block.
 
-    def __init__(self, upstream: str | None = None) -> None:
+    With ``tls`` it speaks TLS to its clients.
+    """
+
+    def __init__(self, upstream: str | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._upstream = urlsplit(upstream) if upstream else None
         self._lock = threading.Lock()
         self._rules: list[_Rule] = []
@@ -137,9 +142,11 @@ class FaultyProxy:
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
+        #: How many connections were made to it.
+        self.accepted = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         #: What to talk to instead of the server.
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
     def requests(self) -> list[Request]:
@@ -195,12 +202,15 @@ class FaultyProxy:
                 return
             with self._lock:
                 self._connections.add(client)
+                self.accepted += 1
             self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         client.settimeout(_PATIENCE)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client, server_side=True)
             with client:
                 rest = b""
                 while not self._ended.is_set():

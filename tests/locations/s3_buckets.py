@@ -26,7 +26,7 @@ def dial(http: HttpSettings | None = None, **options: str) -> Location:
 def dial_server(server: Server, endpoint: str | None = None, **options: str) -> Location:
     """A location on a server, or on what stands before it."""
     keys = {"access_key_id": server.access_key, "secret_key": server.secret_key}
-    return dial(**{"endpoint": endpoint or server.endpoint, **keys, **options})
+    return dial(None, **{"endpoint": endpoint or server.endpoint, **keys, **options})
 
 
 @contextmanager

@@ -335,6 +335,21 @@ def test_one_request_an_operation(radosgw: Server, bucket: str) -> None:
         assert [request.method for request in proxy.requests] == ["PUT", "HEAD", "GET", "GET", "PUT", "POST", "DELETE"]
 
 
+def test_connections_are_used_again(radosgw: Server, bucket: str) -> None:
+    """Reading to the end gives a connection back, by every way to read; one connection serves each client."""
+    with FaultyProxy(radosgw.endpoint) as proxy:
+        location = dial_server(radosgw, proxy.endpoint)
+        container = location.container(bucket)
+        for key, size in (("k", 1000), ("odd//k", 1000), ("large", 1 << 20), ("odd//large", 1 << 20)):
+            put(container, key, b"x" * size)
+            for _ in range(3):
+                assert len(get(container, key)) == size
+                with deadline(60):
+                    assert len(get(container, key)) == size
+        location.close()
+        assert proxy.accepted == 2
+
+
 def test_a_cancelled_context_sends_nothing(container: Container) -> None:
     """Once cancelled, no request goes out."""
     with cancellable() as token:

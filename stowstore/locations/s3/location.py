@@ -13,11 +13,12 @@ from obstore.store import S3Store
 
 from datastore.errors import InvalidReference
 from datastore.model import Capabilities, Feature
+from stowstore.locations import _obstore
 from stowstore.locations.base import Options
 from stowstore.locations.s3.container import S3Container
 from stowstore.locations.s3.credentials import Keys
 from stowstore.locations.s3.errors import FOREIGN, translate
-from stowstore.locations.s3.forking import obstore_works, reset_in_children, using_obstore
+from stowstore.locations.s3.forking import reset_in_children
 from stowstore.locations.s3.settings import Settings
 from stowstore.locations.s3.wire import Wire
 
@@ -123,7 +124,7 @@ class S3Location:
         Raises:
             PermissionDenied: there are no credentials.
         """
-        if not obstore_works():
+        if not _obstore.works():
             return None
         settings = self.settings
         if not settings.anonymous:
@@ -144,7 +145,7 @@ class S3Location:
             config["server_side_encryption"] = settings.sse
         if settings.sse_kms_key_id:
             config["sse_kms_key_id"] = settings.sse_kms_key_id
-        using_obstore()
+        _obstore.mark_used()
         return S3Store(
             bucket,
             config=config,

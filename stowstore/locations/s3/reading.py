@@ -76,11 +76,16 @@ def open_on_wire(
         if "Range" in headers and answer.status == 200 and first:
             # Ranges are optional in HTTP; some gateways do not know them.
             body.skip(first)
-        known = metadata_of_answer(answer.headers, size)
-        return ReadStream(body, rest if length is None else min(length, rest), known)
+        count = rest if length is None else min(length, rest)
+        known = partial(metadata_of_answer, answer.headers, size)
+        if count > SMALL:
+            return ReadStream(body, count, known)
+        content = body.read_exactly(count)
     except BaseException:
         body.close()
         raise
+    body.close()
+    return ReadStream(content, count, known)
 
 
 def empty_range(known: Metadata, if_match: str | None) -> ReadStream:

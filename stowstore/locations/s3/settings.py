@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -81,7 +82,7 @@ class Settings:
             anonymous=anonymous,
             headers={name: ", ".join(values) for name, values in http.headers.items()},
             insecure_tls=options.flag("insecure_tls"),
-            ca_bundle=_readable(options.text("ca_bundle")),
+            ca_bundle=_certificates(options.text("ca_bundle")),
             timeout=_seconds(options) or http.timeout or _TIMEOUT,
             connect_timeout=http.connect_timeout or _TIMEOUT,
             idle_timeout=http.idle_timeout or 90.0,
@@ -168,7 +169,15 @@ def _at_least(options: Options, name: str, default: int, least: int) -> int:
     return value
 
 
-def _readable(path: str) -> str | None:
-    if path and not Path(path).expanduser().is_file():
-        raise ConfigError(f"ca_bundle {path} is not a file", hint="give a file of certificates in PEM form")
-    return str(Path(path).expanduser()) if path else None
+def _certificates(path: str) -> str | None:
+    if not path:
+        return None
+    file = Path(path).expanduser()
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ConfigError(
+            f"ca_bundle {path} cannot be used: {error.strerror or 'it holds no certificates'}",
+            hint="give a file of certificates in PEM form",
+        ) from error
+    return str(file)

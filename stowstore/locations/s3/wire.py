@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
@@ -22,7 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from datastore.context import Limits, current_limits
-from datastore.errors import PermissionDenied, StoreError
+from datastore.errors import PermissionDenied, StoreError, TransientError
 from stowstore.locations.s3.credentials import Keys
 from stowstore.locations.s3.errors import FOREIGN, answer_error, translate
 from stowstore.locations.s3.settings import Settings
@@ -215,15 +216,33 @@ class WireBody:
         except FOREIGN as error:
             raise self._call.explain(error) from error
 
+    def read_exactly(self, count: int) -> bytes:
+        """The next ``count`` bytes.
+
+        Raises:
+            TransientError: there are fewer.
+        """
+        pieces = []
+        while count:
+            piece = self.read(count)
+            if not piece:
+                raise TransientError("the answer ended early")
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
     def skip(self, count: int) -> None:
         """Reads over bytes that were not asked for."""
         while count:
-            count -= len(self.read(count)) or count
+            count -= len(self.read_exactly(min(count, _STEP)))
 
     def close(self) -> None:
         self._call.end()
-        # A connection with content left on it cannot be used again; one read to its end has gone back already.
-        self._response.close()
+        response = self._response
+        if response.length_remaining == 0:
+            # Read to its end, though not beyond: the connection can serve others.
+            response.drain_conn()
+        response.close()
 
 
 class _Call:
@@ -345,18 +364,13 @@ class _Pool(urllib3.PoolManager):
     """Connections that never retry or redirect on their own: both would send a body again that cannot be."""
 
     def __init__(self, settings: Settings) -> None:
-        tls: dict[str, Any] = {}
-        if settings.secure:
-            tls = {
-                "cert_reqs": "CERT_NONE" if settings.insecure_tls else "CERT_REQUIRED",
-                "ca_certs": settings.ca_bundle or certifi.where(),
-            }
+        more: dict[str, Any] = {"ssl_context": _tls(settings)} if settings.secure else {}
         super().__init__(
             num_pools=64,
             maxsize=settings.max_connections or min(settings.idle_connections, 64),
             block=settings.max_connections > 0,
             blocksize=1 << 17,
-            **tls,
+            **more,
         )
         self.pool_classes_by_scheme = {"http": _Lines, "https": _SecureLines}
         self._settings = settings
@@ -390,4 +404,15 @@ class _Pool(urllib3.PoolManager):
                 call.end()
 
 
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certifi.where())
+    if settings.ca_bundle:
+        context.load_verify_locations(settings.ca_bundle)
+    if settings.insecure_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+#: What children no longer use and must not take apart.
 _abandoned: list[object] = []
