@@ -84,7 +84,7 @@ def container(location: AzureLocation, request: pytest.FixtureRequest) -> Contai
         ({"use_emulator": "true"}, "http://127.0.0.1:10000/devstoreaccount1"),
         ({"connection_string": "UseDevelopmentStorage=true"}, "http://127.0.0.1:10000/devstoreaccount1"),
         (
-            {"connection_string": f"DefaultEndpointsProtocol=https;AccountName=acct;AccountKey={_KEY};EndpointSuffix=core.usgovcloudapi.net"},
+            {"connection_string": f"AccountName=acct;AccountKey={_KEY};EndpointSuffix=core.usgovcloudapi.net"},
             "https://acct.blob.core.usgovcloudapi.net",
         ),
     ],
