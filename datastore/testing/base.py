@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -188,8 +187,17 @@ def assert_absent(store: Store, reference: DataReference) -> None:
 
 
 def error_text(error: BaseException) -> str:
-    """Everything a log would show of an error: its text, representation, causes and notes."""
-    return "".join([*traceback.format_exception(error), str(error), repr(error), repr(getattr(error, "hint", ""))])
+    """Everything a log would show of an error and of those it came from: text, representation, hint and notes."""
+    found: list[str] = []
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and link not in seen:
+            seen.append(link)
+            found += [str(link), repr(link), str(getattr(link, "hint", "")), *getattr(link, "__notes__", ())]
+            waiting += [link.__cause__, link.__context__]
+    return "\n".join(found)
 
 
 class Unseekable:

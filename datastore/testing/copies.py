@@ -26,6 +26,7 @@ class CopyTests(KitTests):
         known = store.head(copy)
         assert content(size) == store.read_bytes(copy)
         assert (True, size, known.etag) == (told.exists, told.size, told.etag)
+        assert content(size) == store.read_bytes(source)
         store.write_bytes(source, b"changed")
         assert content(size) == store.read_bytes(copy)
         store.delete(source)

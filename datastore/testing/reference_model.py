@@ -59,7 +59,8 @@ class ReferenceModel:
 
     def page(self, prefix: str, limit: int, cursor: Cursor, delimiter: str = "") -> ModelPage:
         """One page of a listing, as `datastore.protocol.DataStore.list_page` defines it."""
-        names = [name for name in self._names(prefix, delimiter) if self._is_after(name, cursor)]
+        keys = [key for key in self.keys(prefix) if not _is_past(key, cursor, prefix, delimiter)]
+        names = sorted_keys({_fold(key, prefix, delimiter) for key in keys})
         taken, more = names[:limit], len(names) > limit
         return ModelPage(
             tuple(name for name in taken if name in self.objects),
@@ -67,16 +68,22 @@ class ReferenceModel:
             Cursor.after_key(taken[-1]) if more else Cursor.at_end(),
         )
 
-    def _names(self, prefix: str, delimiter: str) -> list[str]:
-        """Keys and common prefixes (which end with the delimiter), each once, in order."""
-        names = set()
-        for key in self.keys(prefix):
-            head, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
-            names.add(prefix + head + found if found else key)
-        return sorted_keys(names)
 
-    def _is_after(self, name: str, cursor: Cursor) -> bool:
-        return cursor.is_at_start or name.encode() > cursor.after.encode()
+def _is_past(key: str, cursor: Cursor, prefix: str, delimiter: str) -> bool:
+    """Whether a listing that stopped at a cursor has seen a key, or the common prefix it is folded into."""
+    after = cursor.after
+    if cursor.is_at_start:
+        return False
+    if delimiter and after.endswith(delimiter) and len(after) > len(prefix) and key.startswith(after):
+        return True
+    return key.encode() <= after.encode()
+
+
+def _fold(key: str, prefix: str, delimiter: str) -> str:
+    """The key itself, or the common prefix up to and with the first delimiter behind the prefix."""
+    if not delimiter or delimiter not in key[len(prefix) :]:
+        return key
+    return key[: key.index(delimiter, len(prefix)) + len(delimiter)]
 
 
 def sorted_keys(keys: Iterable[str]) -> list[str]:

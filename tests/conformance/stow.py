@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from datastore import DataReference
-from datastore.driver import Container
+from datastore.driver import Container, Location
 from datastore.errors import StoreError
 from datastore.model import Feature, WriteOptions
 from datastore.protocol import Store
@@ -46,6 +46,7 @@ class StowHarness(Harness):
         self.config = config
         self._denied = denied
         self._unreachable = unreachable
+        self._location: Location | None = None
 
     @property
     def picklable(self) -> bool:  # type: ignore[override]
@@ -82,10 +83,17 @@ class StowHarness(Harness):
     def remove_foreign(self, reference: DataReference, suffix: str) -> None:
         self._driver(reference).delete(reference.key + suffix)
 
+    def close(self) -> None:
+        super().close()
+        if self._location is not None:
+            self._location.close()
+
     def _driver(self, reference: DataReference) -> Container:
-        kind = load_kind(self.config.kind)
-        dial = Dial(options=kind.check(self.config.options), http=self.config.http, account=self.config.account)
-        return kind.dial(dial).container(reference.container)
+        if self._location is None:
+            kind = load_kind(self.config.kind)
+            dial = Dial(options=kind.check(self.config.options), http=self.config.http, account=self.config.account)
+            self._location = kind.dial(dial)
+        return self._location.container(reference.container)
 
     def _other_store(self, options: Mapping[str, str] | None) -> Store | None:
         if options is None:
