@@ -71,6 +71,8 @@ class Transport:
         kind = type(connection)
         connection.__class__ = type(kind.__name__, (_Polite, kind, _PathsKept), {})
         connection.extra_headers = self.headers
+        raw = connection.rawResponseCls
+        connection.rawResponseCls = type(raw.__name__, (_RangesSucceed, raw), {})
         connection.trace = trace = Trace()
         # A provider may connect to several hosts, one after the other.
         connection.conn_class = partial(_Sender, self, trace)
@@ -221,6 +223,9 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
         prepared = session.prepare_request(request)
         settings = session.merge_environment_settings(prepared.url, {}, stream, self.verification, None)
         self.response = session.send(prepared, timeout=self._transport.timeouts(), allow_redirects=False, **settings)
+        if "charset" not in self.response.headers.get("Content-Type", ""):
+            # XML and JSON are UTF-8 where they do not say; a guess from the bytes gets names wrong.
+            self.response.encoding = "utf-8"
         self._trace.response = self.response
 
 
@@ -244,8 +249,20 @@ class _Polite:
 
     def pre_connect_hook(self, params: Any, headers: Any) -> Any:
         headers["Accept-Encoding"] = "identity"
+        if headers.get("Content-Length") == "0":
+            # Azure signs the length of nothing as nothing; requests sends the header all the same.
+            del headers["Content-Length"]
         headers.update(self.extra_headers)
         return super().pre_connect_hook(params, headers)  # type: ignore[misc]
+
+
+class _RangesSucceed:
+    """Goes before a provider's raw response: some take 206 for a failure and read the body to explain it."""
+
+    status: int
+
+    def success(self) -> bool:
+        return 200 <= int(self.status) <= 299 or bool(super().success())  # type: ignore[misc]
 
 
 def translate(error: Exception, settings: HttpSettings, status: int | None = None) -> StoreError:

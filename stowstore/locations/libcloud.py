@@ -41,6 +41,7 @@ from datastore.model import (
 )
 from datastore.source import Source
 from datastore.stream import Body, ReadStream
+from stowstore.locations._packing import pack, unpack
 from stowstore.locations._paging import select_page
 from stowstore.locations.base import Dial, HttpSettings, Kind, Option, Options, nearest
 
@@ -109,7 +110,7 @@ class LibcloudContainer:
             file.flush()
             extra = {
                 "content_type": options.content_type or "application/octet-stream",
-                "meta_data": dict(options.metadata),
+                "meta_data": pack(options.metadata, _is_plain),
             }
             return self._location.run(lambda driver: self._upload(driver, file.name, key, extra))
 
@@ -216,9 +217,7 @@ class LibcloudLocation:
         self.is_plain = s3 or isinstance(driver, AzureBlobsStorageDriver)
         features = {Feature.CONTAINERS, Feature.NESTED_KEYS, Feature.PERSISTENT}
         if self.is_plain:
-            features.add(Feature.EMPTY_SEGMENTS)
-        if s3:
-            features.add(Feature.USER_METADATA)
+            features |= {Feature.EMPTY_SEGMENTS, Feature.USER_METADATA}
         self.capabilities = Capabilities(features=features, max_object_bytes=_S3_MAX_PUT if s3 else None)
 
     def container(self, name: str) -> LibcloudContainer:
@@ -354,6 +353,11 @@ def _handle(driver: Any, container: str, key: str, known: Any = None) -> Any:
     return Object(name=key, size=size, hash=digest, extra=extra, meta_data={}, container=holder, driver=driver)
 
 
+def _is_plain(name: str, value: str) -> bool:
+    """Whether every provider keeps it: Azure's names are identifiers, signers differ about spaces in values."""
+    return name.isalnum() and name[0].isalpha() and value != "" and "  " not in value
+
+
 def _metadata(found: Any) -> Metadata:
     extra = found.extra or {}
     return Metadata(
@@ -362,7 +366,7 @@ def _metadata(found: Any) -> Metadata:
         etag=clean_etag(extra.get("etag") or found.hash),
         content_type=extra.get("content_type"),
         last_modified=_when(extra.get("last_modified")),
-        user_metadata={str(name).lower(): str(value) for name, value in (found.meta_data or {}).items()},
+        user_metadata=unpack({str(name): str(value) for name, value in (found.meta_data or {}).items()}),
     )
 
 

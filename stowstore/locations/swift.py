@@ -12,7 +12,6 @@ import hmac
 import json
 import secrets
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -44,6 +43,7 @@ from datastore.model import (
 )
 from datastore.source import Source
 from datastore.stream import ReadStream
+from stowstore.locations._packing import pack, unpack
 from stowstore.locations.base import Dial, Kind, Option
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ _WHOLE = 4 << 20
 #: The most Swift lists or deletes in one request by default.
 _PAGE = 10000
 _DELETE = 1000
-#: Metadata Swift cannot hold as such (underscores, empty or long values, very many) travel in these.
-_PACKED = "stowstore-packed-"
 _CONTENT_HEADERS = (
     ("content_type", "Content-Type"),
     ("cache_control", "Cache-Control"),
@@ -408,42 +406,18 @@ def _headers(options: WriteOptions) -> dict[str, str]:
 
 
 def _metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
-    many = len(metadata) > 60
-    plain: dict[str, str] = {}
-    packed: list[str] = []
-    for name, value in metadata.items():
-        if many or "_" in name or not value or len(value) > 250 or len(name) > 120 or name.startswith(_PACKED):
-            packed.append(f"{name}={value}")
-        else:
-            plain[f"X-Object-Meta-{name}"] = value
-    if packed:
-        text = base64.urlsafe_b64encode(zlib.compress("\n".join(packed).encode())).decode()
-        for number, first in enumerate(range(0, len(text), 240)):
-            plain[f"X-Object-Meta-{_PACKED}{number}"] = text[first : first + 240]
-    return plain
+    return {f"X-Object-Meta-{name}": value for name, value in pack(metadata, _is_plain).items()}
+
+
+def _is_plain(name: str, value: str) -> bool:
+    """Whether Swift keeps it: it makes dashes of underscores, drops empty values and refuses long ones."""
+    return "_" not in name and 0 < len(value) <= 250 and len(name) <= 120
 
 
 def _user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    packed: dict[int, str] = {}
-    for header, value in headers.items():
-        name = header.lower()
-        if not name.startswith("x-object-meta-"):
-            continue
-        name = name.removeprefix("x-object-meta-")
-        number = name.removeprefix(_PACKED)
-        if number != name and number.isdigit():
-            packed[int(number)] = value
-        else:
-            found[name] = value
-    if packed:
-        try:
-            text = zlib.decompress(base64.urlsafe_b64decode("".join(packed[i] for i in sorted(packed)))).decode()
-        except (ValueError, zlib.error):
-            # Somebody else's metadata of that name.
-            return found | {f"{_PACKED}{number}": value for number, value in packed.items()}
-        found.update((name, value) for name, _, value in (line.partition("=") for line in text.split("\n")))
-    return found
+    found = {name.lower(): value for name, value in headers.items()}
+    start = "x-object-meta-"
+    return unpack({name.removeprefix(start): value for name, value in found.items() if name.startswith(start)})
 
 
 def _metadata(headers: Mapping[str, str], size: int) -> Metadata:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from datastore.reference import DataReference
 from datastore.testing import AfterFork, ConformanceTests, DriverStore, LocationHarness, Scale
 from stowstore.locations.base import Dial, HttpSettings, Location
 from stowstore.locations.libcloud import KIND
@@ -24,6 +25,10 @@ class _LibcloudHarness(LocationHarness):
         super().__init__(lambda: self._open(secret=server.secret_key), f"kit-{uuid.uuid4().hex[:12]}")
         self._server = server
         self.secrets = (server.secret_key, _WRONG_KEY)
+
+    def put_foreign(self, reference: DataReference, suffix: str) -> bool:
+        # libcloud's signers do not sign what becomes of dot segments on the wire.
+        return ".." not in suffix and super().put_foreign(reference, suffix)
 
     def denied_store(self) -> DriverStore:
         return DriverStore(self._open(secret=_WRONG_KEY), self._name)
