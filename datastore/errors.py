@@ -353,9 +353,10 @@ def from_status(status: int, message: str, *, retry_after: float | None = None) 
     """
     if status in (429, 503):
         return Throttled(message, http_status=status, retry_after=retry_after)
-    if status >= 500 or status in (408, 425):
+    kind = _BY_STATUS.get(status)
+    if kind is None and (status >= 500 or status in (408, 425)):
         return TransientError(message, http_status=status, retry_after=retry_after)
-    return _BY_STATUS.get(status, StoreError)(message, http_status=status)
+    return (kind or StoreError)(message, http_status=status)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -211,7 +211,8 @@ class Cursor:
         head, _, key = text.partition(":")
         try:
             after = unquote(key, errors="strict")
-        except UnicodeDecodeError:
+            after.encode()
+        except UnicodeError:
             after = ""
         if head != "after" or not after:
             raise BadCursor(f"{text!r} is not a cursor", hint="pass on the text that str(cursor) gave")
