@@ -84,6 +84,7 @@ class Operation(StrEnum):
     SIGN = "sign"
     CREATE_CONTAINER = "create_container"
     LOAD_CONTAINER = "load_container"
+    DELETE_CONTAINER = "delete_container"
 
 
 class Outcome(StrEnum):

@@ -163,8 +163,6 @@ class LocationStore(PortableStore):
         self._account = account
         scheme = main.location.scheme
         self._fqn = DataReference.build(scheme, base, "", account) if base else DataReference("")
-        if base:
-            main.ensure(base)
 
     @property
     def base_container_fqn(self) -> DataReference:
@@ -177,6 +175,11 @@ class LocationStore(PortableStore):
     def loaded(self) -> int:
         """How many containers the map of the main location holds."""
         return self._main.loaded
+
+    def ensure_base(self) -> None:
+        """Makes sure of the base container, if there is one, as the policy says: what opening a store does."""
+        if self._fqn.container:
+            self._contained("load_container", self._fqn.container, lambda: self._main.ensure(self._fqn.container))
 
     def create_container(self, name: str) -> DataReference:
         """Makes a private container and returns its reference; one that is ours already is returned as it is."""

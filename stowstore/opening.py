@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, frozen
 
@@ -31,6 +31,8 @@ from stowstore.containers import ContainerMap, LocationStore
 from stowstore.locations.base import Dial, Kind, nearest
 from stowstore.locations.registry import known_schemes, load_kind
 
+T = TypeVar("T")
+
 __all__ = ["Backend", "configure", "dial_backend", "dial_scheme"]
 
 
@@ -43,6 +45,15 @@ class Backend:
     metrics: StoreMetrics
     scheme: str
     protobuf_hook: ProtobufHook
+    _retrying: RetryingStore
+
+    def on_container(self, operation: Operation, name: str, act: Callable[[], T]) -> T:
+        """Runs an operation on a container, measured and tried again like those on objects."""
+        reference = DataReference.build(self.scheme, name)
+        with self.metrics.measure(operation):
+            result = self._retrying.call(operation, reference, act)
+        self.metrics.containers_loaded.set(self.containers.loaded)
+        return result
 
 
 def configure(source: StoreConfig | Mapping[str, Any] | str | os.PathLike[str] | None, **overrides: Any) -> StoreConfig:
@@ -96,14 +107,19 @@ def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
     )
     log = get_logger(location=config.name, kind=kind.name)
     legacy = _legacy_names(config, scope)
-    store: Store = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
+    retrying = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
+    store: Store = retrying
     if config.cache is not None:
         store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics, legacy))
     observers: list[Observer] = [_operation_logger(log)] if listening() else []
     if legacy is not None:
         observers.append(legacy)
     measured = MeasuredStore(store, metrics, observer=_all_of(observers))
-    return Backend(measured, containers, metrics, main.scheme, _nobody if legacy is None else legacy.on_protobuf)
+    protobuf_hook = _nobody if legacy is None else legacy.on_protobuf
+    backend = Backend(measured, containers, metrics, main.scheme, protobuf_hook, retrying)
+    if config.container:
+        backend.on_container(Operation.LOAD_CONTAINER, config.container, containers.ensure_base)
+    return backend
 
 
 def dial_scheme(

@@ -74,8 +74,8 @@ class StowStore(RoutingStore):
             ContainerNotAllowed: it is not the base container and other containers are not enabled.
             ContainerTaken: it belongs to somebody else.
         """
-        with self._primary_backend.metrics.measure(Operation.CREATE_CONTAINER):
-            return self._primary_backend.containers.create_container(name)
+        backend = self._primary_backend
+        return backend.on_container(Operation.CREATE_CONTAINER, name, lambda: backend.containers.create_container(name))
 
     def load_container(self, name: str, create_if_not_found: bool = False) -> DataReference:
         """The reference of a container that exists, made first if asked.
@@ -84,10 +84,9 @@ class StowStore(RoutingStore):
             NoSuchContainer: it does not exist and is not to be created.
         """
         backend = self._primary_backend
-        with backend.metrics.measure(Operation.LOAD_CONTAINER):
-            reference = backend.containers.load_container(name, create_if_not_found)
-        backend.metrics.containers_loaded.set(backend.containers.loaded)
-        return reference
+        return backend.on_container(
+            Operation.LOAD_CONTAINER, name, lambda: backend.containers.load_container(name, create_if_not_found)
+        )
 
     def is_primary(self, reference: Reference) -> bool:
         """Whether the primary location serves a reference."""
@@ -100,7 +99,8 @@ class StowStore(RoutingStore):
             NoSuchContainer: it does not exist.
             ContainerNotEmpty: it holds objects.
         """
-        self._primary_backend.containers.delete_container(name)
+        backend = self._primary_backend
+        backend.on_container(Operation.DELETE_CONTAINER, name, lambda: backend.containers.delete_container(name))
 
     def list_containers(self, prefix: str = "") -> Iterator[DataReference]:
         """The references of the containers this store may use, ascending."""

@@ -181,6 +181,13 @@ class RetryingStore(StoreWrapper):
             call = partial(self._inner.create_signed_url, reference, properties)
             return self._again(Operation.SIGN, reference, error, call)
 
+    def call(self, operation: Operation, reference: Reference, act: Callable[[], T]) -> T:
+        """Runs something that is no operation of the protocol, and may be repeated, by the same policy."""
+        try:
+            return act()
+        except StoreError as error:
+            return self._again(operation, reference, error, act)
+
     def backoff(self, operation: Operation, reference: Reference) -> Backoff:
         """The waits of one operation that has failed; for code that has a loop of its own."""
         return Backoff(self._policy, operation, reference, self._on_retry, self._sleep, self._random)

@@ -55,7 +55,9 @@ def make_store(
     dynamic: bool = False,
     policy: ContainerPolicy = ContainerPolicy.IF_MISSING,
 ) -> LocationStore:
-    return LocationStore(ContainerMap(location, base=base, dynamic=dynamic, policy=policy), base=base)
+    store = LocationStore(ContainerMap(location, base=base, dynamic=dynamic, policy=policy), base=base)
+    store.ensure_base()
+    return store
 
 
 def test_base_container_is_looked_for_and_made_when_a_store_is_opened(location: CountingLocation) -> None:

@@ -13,6 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from datastore import DataReference, errors
+from datastore.memory import MemoryLocation
+from datastore.wrappers.retrying import RetryPolicy
 from metrics import Scope, generate_text
 from stowstore import StoreConfig, StowStore, open_store
 from stowstore.locations.base import Kind, Option
@@ -232,3 +234,35 @@ def test_flytestdlibs_names_on_request() -> None:
         "flyte:storage:read_failure_unlabeled 1.0",
     ):
         assert expected in lines
+
+
+def test_opening_is_tried_again(scope: Scope) -> None:
+    """A backend that is briefly unreachable when a store is opened, or a container is made, costs a retry."""
+    dialled = []
+
+    def dial(_: object) -> MemoryLocation:
+        dialled.append(_FlakyLocation())
+        return dialled[0]
+
+    register_kind(Kind(name="tests-flaky", schemes=("flaky",), dial=dial))
+    retry = RetryPolicy(base_delay=0)
+    with open_store("flaky://c", scope=scope, retry=retry, enable_multicontainer=True) as store:
+        store.create_container("d")
+
+    assert {"c", "d"} == set(dialled[0].list_containers())
+    assert 4 == dialled[0].failures
+
+
+class _FlakyLocation(MemoryLocation):
+    """Memory that answers about containers only every third time."""
+
+    scheme = "flaky"
+    failures = 0
+    _calls = 0
+
+    def create_container(self, name: str) -> None:
+        self._calls += 1
+        if self._calls % 3:
+            self.failures += 1
+            raise errors.TransientError("not now")
+        super().create_container(name)
