@@ -5,55 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from datastore.context import check
-from datastore.errors import ConfigError, StoreError
-from datastore.memory import resolve_range
+from datastore.errors import StoreError
 from datastore.metric_names import CacheResult, Operation
-from datastore.model import Metadata, WriteOptions, clean_etag
+from datastore.model import Metadata, WriteOptions
 from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.source import Source, SourceLike
 from datastore.stream import ReadStream
-from datastore.wrappers._slots import CacheStats, Entry, Fetch, Slots
+from datastore.wrappers._cache_reading import CachePolicy, Reader
+from datastore.wrappers._slots import CacheStats, Entry, Slots
 from datastore.wrappers.base import StoreWrapper, as_reference
 
 __all__ = ["CachePolicy", "CacheStats", "CachedStore"]
 
 #: Up to here a source that is not in memory is taken there before it is written, to be cached as well.
 _TAKE_IN = 1 << 20
-
-
-@frozen(kw_only=True)
-class CachePolicy:
-    """What a cache may hold, and for how long; sizes in bytes, times in seconds.
-
-    ``max_bytes`` counts contents and about 1 KiB of bookkeeping an object.  ``max_entry_bytes`` is the largest object
-    held, a quarter of the cache by default.  After ``ttl`` an object is fetched again; after ``revalidate_after`` it is
-    first asked whether its etag is still the same.  Both default to None: what others write to the backend is not
-    noticed.  What is not there is never remembered.
-    """
-
-    max_bytes: int
-    max_entry_bytes: int | None = None
-    ttl: float | None = None
-    revalidate_after: float | None = None
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("max_bytes", "max_entry_bytes", "ttl", "revalidate_after"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ConfigError(f"a cache's {name} is at least 0, not {value!r}")
-
-    @property
-    def entry_limit(self) -> int:
-        """The size of the largest object held."""
-        share = self.max_bytes // 4 if self.max_entry_bytes is None else self.max_entry_bytes
-        return min(share, self.max_bytes)
 
 
 class CachedStore(StoreWrapper):
@@ -80,7 +50,7 @@ class CachedStore(StoreWrapper):
         self._policy = policy
         self._on_request = on_request
         self._clock = clock
-        self._slots = Slots(policy.max_bytes, policy.entry_limit, policy.ttl, clock)
+        self._start_empty()
 
     @property
     def stats(self) -> CacheStats:
@@ -94,13 +64,13 @@ class CachedStore(StoreWrapper):
     def head(self, reference: Reference) -> Metadata:
         ref = as_reference(reference)
         entry = self._slots.find(ref)
-        if entry is not None and entry.complete and not self._is_due(entry):
+        if entry is not None and entry.complete and not self._reader.is_due(entry):
             self._tell(Operation.HEAD, CacheResult.HIT)
             return entry.metadata
         self._tell(Operation.HEAD, CacheResult.MISS)
         found = self._inner.head(ref)
         if entry is not None:
-            self._refresh(entry, found)
+            self._reader.refresh(entry, found)
         return found
 
     def read_raw(
@@ -116,10 +86,10 @@ class CachedStore(StoreWrapper):
             raise ValueError(f"length is a number of bytes or None, not {length}")
         ref = as_reference(reference)
         entry = self._slots.find(ref)
-        if entry is not None and not self._may_have(entry, start, length, max_bytes, if_match):
+        if entry is not None and not self._reader.may_have(entry, start, length, max_bytes, if_match):
             entry = None
         result = CacheResult.HIT
-        if entry is None or self._is_due(entry):
+        if entry is None or self._reader.is_due(entry):
             whole = start == 0 and length is None and if_match is None and self._policy.entry_limit > 0
             if entry is None and not whole:
                 result = CacheResult.BYPASS
@@ -127,19 +97,19 @@ class CachedStore(StoreWrapper):
                 fetch, leads = self._slots.fetch(ref)
                 if leads:
                     result = CacheResult.MISS
-                    entry, stream = self._lead(fetch, ref, entry, whole, max_bytes)
+                    entry, stream = self._reader.lead(fetch, ref, entry, whole, max_bytes)
                     if stream is not None:
                         self._tell(Operation.READ, result)
                         return stream
                 else:
                     entry = fetch.join()
-                    if entry is not None and not self._may_have(entry, start, length, max_bytes, if_match):
+                    if entry is not None and not self._reader.may_have(entry, start, length, max_bytes, if_match):
                         entry = None
         if entry is None:
             self._tell(Operation.READ, CacheResult.MISS if result is CacheResult.HIT else result)
             return self._inner.read_raw(ref, start, length, max_bytes=max_bytes, if_match=if_match)
         self._tell(Operation.READ, result)
-        return self._serve(entry, start, length)
+        return self._reader.serve(entry, start, length)
 
     def write_raw(
         self,
@@ -209,103 +179,21 @@ class CachedStore(StoreWrapper):
         finally:
             self._slots.written(ref, writer, kept[0] if kept else None)
 
-    def _lead(
-        self, fetch: Fetch, ref: DataReference, old: Entry | None, whole: bool, max_bytes: int | None
-    ) -> tuple[Entry | None, ReadStream | None]:
-        """The entry as it is now, or the open stream of an object that is not held; for all who join ``fetch``."""
-        entry: Entry | None = None
-        stream: ReadStream | None = None
-        with fetch:
-            try:
-                if old is not None and old.metadata.etag:
-                    entry = self._refresh(old, self._inner.head(ref))
-                elif old is not None:
-                    self._slots.replace(old, None)
-                if entry is None and whole:
-                    stream = self._inner.read_raw(ref, max_bytes=max_bytes)
-                    if stream.size <= self._policy.entry_limit and stream.size == stream.metadata.size:
-                        stream, entry = self._take_in(ref, stream, max_bytes)
-                    else:
-                        self._slots.count("oversize")
-            finally:
-                self._slots.fetched(ref, fetch, entry)
-            if entry is not None:
-                fetch.land(entry)
-        return entry, stream
-
-    def _take_in(
-        self, ref: DataReference, stream: ReadStream, max_bytes: int | None
-    ) -> tuple[ReadStream | None, Entry | None]:
-        metadata = stream.metadata
-        try:
-            with stream:
-                content = stream.read()
-        except MemoryError:
-            self._slots.count("write_errors")
-            return self._inner.read_raw(ref, max_bytes=max_bytes), None
-        except StoreError as error:
-            error.about("read", ref)
-            raise
-        now = self._clock()
-        return None, Entry(
-            reference=ref,
-            content=content,
-            metadata=metadata,
-            complete=True,
-            within_limit=max_bytes is None,
-            stored=now,
-            checked=now,
-        )
-
-    def _serve(self, entry: Entry, start: int, length: int | None) -> ReadStream:
-        check()
-        content = entry.content
-        first, count = resolve_range(len(content), start, length)
-        if count != len(content):
-            content = memoryview(content)[first : first + count]
-        return ReadStream(content, count, entry.metadata if entry.complete else partial(self._complete, entry))
-
-    def _complete(self, entry: Entry) -> Metadata:
-        """All metadata of an object this store wrote; what it wrote itself if somebody has replaced it since."""
-        current = self._refresh(entry, self._inner.head(entry.reference))
-        return entry.metadata if current is None else current.metadata
-
-    def _refresh(self, entry: Entry, found: Metadata) -> Entry | None:
-        """The entry with what ``head`` found if that is still the same object; else it is dropped."""
-        same = found.exists and found.etag == entry.metadata.etag and found.size == len(entry.content)
-        current = evolve(entry, metadata=found, complete=True, checked=self._clock()) if same and found.etag else None
-        self._slots.replace(entry, current)
-        return current
-
-    def _is_due(self, entry: Entry) -> bool:
-        patience = self._policy.revalidate_after
-        return patience is not None and self._clock() - entry.checked >= patience
-
-    def _may_have(
-        self, entry: Entry, start: int, length: int | None, max_bytes: int | None, if_match: str | None
-    ) -> bool:
-        """Whether the entry is what a read asks for, and no larger than it may be; the store refuses what is."""
-        if if_match is not None and clean_etag(if_match) != entry.metadata.etag:
-            return False
-        if max_bytes is None:
-            if entry.within_limit:
-                return True
-            max_bytes = self._inner.download_limit(entry.reference)
-            if max_bytes is None:
-                return False
-        return not max_bytes or resolve_range(len(entry.content), start, length)[1] <= max_bytes
-
     def _tell(self, operation: Operation, result: CacheResult) -> None:
         if self._on_request is not None:
             self._on_request(operation, result)
 
+    def _start_empty(self) -> None:
+        policy = self._policy
+        self._slots = Slots(policy.max_bytes, policy.entry_limit, policy.ttl, self._clock)
+        self._reader = Reader(self._inner, policy, self._slots, self._clock)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_slots": None}
+        return {**super().__getstate__(), "_slots": None, "_reader": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        policy = self._policy
-        self._slots = Slots(policy.max_bytes, policy.entry_limit, policy.ttl, self._clock)
+        self._start_empty()
 
 
 def _of_write(written: Metadata, options: WriteOptions | None) -> Metadata:

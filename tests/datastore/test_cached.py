@@ -1,6 +1,7 @@
 """The cache: what it spares the backend, what it may never serve, how much it holds."""
 
 import io
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -505,3 +506,20 @@ def test_an_object_replaced_by_others_keeps_the_metadata_of_its_content() -> Non
         setup.memory.write_bytes(REF, b"theirs")
         assert stream.metadata == Metadata(exists=True, size=4, etag=written.etag, content_type="text/plain")
     assert setup.store.read_bytes(REF) == b"theirs"
+
+
+class Picklable(MemoryStore):
+    """Arrives empty, as a store of an outside backend arrives with new connections."""
+
+    def __reduce__(self) -> Any:
+        return Picklable, ()
+
+
+def test_pickled_it_starts_empty() -> None:
+    """Its policy comes along, what it holds does not."""
+    store = CachedStore(Picklable(), CachePolicy(max_bytes=MIB))
+    store.write_bytes(REF, b"content")
+    other = pickle.loads(pickle.dumps(store))
+    assert other.stats.entries == 0
+    other.write_bytes(REF, b"other")
+    assert (other.read_bytes(REF), store.read_bytes(REF)) == (b"other", b"content")
