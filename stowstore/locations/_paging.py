@@ -34,8 +34,6 @@ def select_page(
         known: _T | None = value
         if delimiter and (cut := name.find(delimiter, len(prefix))) >= 0:
             name, known = name[: cut + len(delimiter)], None
-            if name <= after:
-                continue
         if bound is not None and name > bound:
             continue
         kept[name] = known

@@ -21,6 +21,7 @@ from datastore.errors import (
     ContainerTaken,
     DigestMismatch,
     InvalidReference,
+    LimitExceeded,
     NoSuchContainer,
     NotFound,
     NotSupported,
@@ -96,6 +97,7 @@ class LibcloudContainer:
         raise TransientError("the object is replaced faster than it can be opened", hint="read it again later")
 
     def put(self, key: str, source: Source, options: WriteOptions) -> str:
+        self._location.check_key(key)
         content = source.buffered(_WHOLE)
         if content is None:
             self._location.run(lambda driver: driver.get_container(self._name))
@@ -115,6 +117,8 @@ class LibcloudContainer:
             return self._location.run(lambda driver: self._upload(driver, file.name, key, extra))
 
     def delete(self, key: str) -> None:
+        self._location.check_key(key)
+
         def remove(driver: Any) -> None:
             if self._location.is_plain:
                 found = _handle(driver, self._name, key)
@@ -138,7 +142,9 @@ class LibcloudContainer:
 
     def list(self, prefix: str, after: str, limit: int, delimiter: str) -> DriverPage:
         def page(driver: Any) -> DriverPage:
-            found = driver.iterate_container_objects(self._container(driver), prefix=prefix or None)
+            # Some signers strip what they sign; spaces at the ends are looked for here alone.
+            asked = prefix.rstrip() if prefix[:1].strip() else ""
+            found = driver.iterate_container_objects(self._container(driver), prefix=asked or None)
             chosen, prefixes, more = select_page(
                 ((entry.name, entry) for entry in _checked(found)), prefix, after, limit, delimiter
             )
@@ -155,6 +161,7 @@ class LibcloudContainer:
         )
 
     def _found(self, key: str) -> Any:
+        self._location.check_key(key)
         return self._location.run(lambda driver: driver.get_object(self._name, key), missing=NotFound)
 
     def _container(self, driver: Any) -> Any:
@@ -215,6 +222,7 @@ class LibcloudLocation:
         s3 = isinstance(driver, BaseS3StorageDriver)
         #: Whether objects can be addressed by name alone, without a look for their ids first.
         self.is_plain = s3 or isinstance(driver, AzureBlobsStorageDriver)
+        self._has_backslashes = not isinstance(driver, AzureBlobsStorageDriver)
         features = {Feature.CONTAINERS, Feature.NESTED_KEYS, Feature.PERSISTENT}
         if self.is_plain:
             features |= {Feature.EMPTY_SEGMENTS, Feature.USER_METADATA}
@@ -285,9 +293,12 @@ class LibcloudLocation:
 
         return ResponseBody(response, self._transport)
 
-    def check_size(self, size: int) -> None:
-        from datastore.errors import LimitExceeded
+    def check_key(self, key: str) -> None:
+        """Refuses a key that the backend takes for another one."""
+        if "\\" in key and not self._has_backslashes:
+            raise InvalidReference("the key has a backslash, which Azure turns into a slash", reason="backslash")
 
+    def check_size(self, size: int) -> None:
         limit = self.capabilities.max_object_bytes
         if limit is not None and size > limit:
             raise LimitExceeded(f"the data are longer than the {limit} bytes the backend takes an object")

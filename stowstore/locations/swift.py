@@ -180,8 +180,7 @@ class SwiftContainer:
                 if len(entries) + len(prefixes) == limit:
                     return DriverPage(entries, prefixes, more=True)
                 if "subdir" in row:
-                    if row["subdir"] > after:
-                        prefixes.append(row["subdir"])
+                    prefixes.append(row["subdir"])
                     marker = resume_after(row["subdir"], delimiter)
                 else:
                     entries.append(_entry(row))

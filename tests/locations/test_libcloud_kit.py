@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -51,11 +52,15 @@ class TestLibcloudS3Kit(ConformanceTests):
             yield harness
 
 
+class _AzureHarness(_LibcloudHarness):
+    left_out: ClassVar = {"test_odd_keys[backslash]": "Azure turns a backslash into a slash, so the kind refuses it"}
+
+
 class TestLibcloudAzureKit(ConformanceTests):
     """What every store has to do, through libcloud's Azure driver."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def harness(cls, azurite: Server) -> Iterator[_LibcloudHarness]:
-        with _LibcloudHarness(azurite, provider="azure_blobs", key="devstoreaccount1") as harness:
+    def harness(cls, azurite: Server) -> Iterator[_AzureHarness]:
+        with _AzureHarness(azurite, provider="azure_blobs", key="devstoreaccount1") as harness:
             yield harness

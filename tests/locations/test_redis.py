@@ -78,9 +78,7 @@ def test_an_object_is_a_plain_string(container: RedisContainer, client: Any, pla
 
 
 @pytest.mark.parametrize("size", [5, 100_000])
-def test_metadata_do_not_outlive_their_string(
-    container: RedisContainer, client: Any, place: str, size: int
-) -> None:
+def test_metadata_do_not_outlive_their_string(container: RedisContainer, client: Any, place: str, size: int) -> None:
     """Once somebody else set the string, its etag is another one and our metadata are gone."""
     etag = container.put(place, Source(b"x" * size), WriteOptions(metadata={"a": "b"}))
     client.set(place, b"y" * (size if size < 1000 else size + 1))

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -16,7 +17,7 @@ class _SwiftHarness(LocationHarness):
     scale = Scale.SMALL
     after_fork = AfterFork.WORKS
     # Swift lets whoever may read or write an object look at its headers.
-    also_served = {
+    also_served: ClassVar = {
         SignedURLScope.READ: frozenset({"HEAD"}),
         SignedURLScope.WRITE: frozenset({"HEAD"}),
     }
