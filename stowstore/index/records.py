@@ -62,7 +62,7 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
 
     ``extents`` are the packed extents of a file of at most `INLINE_EXTENTS`; with ``many_extents`` they lie
     under ``e`` keys.  ``target`` is the text of a symbolic link.  ``parent`` is the directory a directory lies in.
-    ``xattrs`` says whether ``x`` keys exist.
+    ``xattrs`` says whether ``x`` keys exist.  ``allocated`` counts the bytes that extents cover, holes left out.
     """
 
     mode: int
@@ -80,6 +80,7 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
     extents: bytes = b""
     many_extents: bool = False
     xattrs: bool = False
+    allocated: int = 0
 
     def encode(self) -> bytes:
         return _encode(self)
@@ -91,7 +92,11 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
             found = _INODES.decode(raw)
         except msgspec.MsgspecError as error:
             raise CorruptRecord(f"an inode record cannot be read: {error}") from error
-        if found.size < 0 or found.nlink < 0 or len(found.extents) % EXTENT_BYTES or len(found.target) > 4095:
+        if (
+            min(found.size, found.nlink, found.allocated) < 0
+            or len(found.extents) % EXTENT_BYTES
+            or len(found.target) > 4095
+        ):
             raise CorruptRecord("an inode record has impossible values")
         return found
 

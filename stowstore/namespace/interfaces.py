@@ -1,0 +1,184 @@
+"""What the namespace asks of content and of a metadata store.
+
+The file system decides POSIX and holds one lock; content knows extents, staged data and blocks, and nothing of modes
+or names.  Work that may wait (disk, network, back-pressure) is split from work on extents, so that the first runs
+without the file system's lock and the second needs no lock of its own:
+
+* writing: `Content.stage` (may wait) and then, under the lock, `Content.place`;
+* reading: `Content.plan` under the lock and then `Content.fetch` (may wait).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from stowstore.index.records import InodeRecord
+
+__all__ = ["Content", "EncodedExtents", "Extents", "FileNode", "MetaStore", "Scan"]
+
+#: Reads records of the version below in key order, from a key to below another.
+Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
+
+
+class EncodedExtents(NamedTuple):
+    """Extents as records have them.
+
+    ``inline`` goes into the inode record when there are few; otherwise ``many`` is set and ``changes`` holds the ``e``
+    keys that differ from the version below (None deletes one).  A file that has become small again deletes its keys.
+    """
+
+    inline: bytes
+    many: bool
+    changes: Mapping[bytes, bytes | None]
+
+
+class Extents(Protocol):
+    """Where the bytes of one file lie: a sorted map over blocks and staged data.  The caller holds the lock."""
+
+    @property
+    def allocated(self) -> int:
+        """Bytes that extents cover; what ``st_blocks`` and quotas count."""
+        ...
+
+    @property
+    def staged(self) -> bool:
+        """Whether any extent still lies in the staging area."""
+        ...
+
+    def fork(self) -> Extents:
+        """An independent map of the same extents as of now, in about constant time."""
+        ...
+
+    def encode(self, ino: int) -> EncodedExtents:
+        """The records of extents that all lie in blocks.
+
+        Raises:
+            RuntimeError: some are staged still; `Content.flush` comes first.
+        """
+        ...
+
+    def encode_for_journal(self, ino: int) -> EncodedExtents:
+        """The same with staged references, which only `Content.load` of the same cache directory understands."""
+        ...
+
+
+class FileNode(Protocol):
+    """What content needs to know of a live inode.  ``extents`` is loaded before any call but `Content.load`."""
+
+    ino: int
+    size: int
+    extents: Any
+
+
+class Content(Protocol):
+    """The bytes of all files.  Thread-safe; "under the lock" says that the file system's lock is held."""
+
+    def load(
+        self, ino: int, record: InodeRecord, scan: Scan, journalled: Mapping[bytes, bytes | None] | None = None
+    ) -> Extents:
+        """The extents of a file (under the lock); a new file's from a record without any.
+
+        Those of huge files are fetched with ``scan`` as they are needed.  ``journalled`` are ``e`` records recovered
+        from a journal: they lie over the version below and count as changed.
+        """
+        ...
+
+    def stage(self, data: bytes | bytearray | memoryview) -> Any:
+        """Takes data into the staging area, without the lock; waits when too much is staged.
+
+        Raises:
+            OSError: ENOSPC where the staging area cannot take them.
+        """
+        ...
+
+    def discard(self, staged: Any) -> None:
+        """Gives back staged data that were never placed."""
+        ...
+
+    def place(self, node: FileNode, offset: int, staged: Any) -> None:
+        """Puts staged data at an offset of a file, over what was there (under the lock).  Sets no size."""
+        ...
+
+    def plan(self, node: FileNode, offset: int, size: int) -> Any:
+        """What it takes to read a range (under the lock); holes included, staged data kept until fetched."""
+        ...
+
+    def fetch(self, plan: Any) -> bytes:
+        """The bytes of a plan, exactly as many as planned, zeros for holes; without the lock; once a plan."""
+        ...
+
+    def truncate(self, node: FileNode, size: int) -> None:
+        """Drops what lies at or behind ``size`` (under the lock)."""
+        ...
+
+    def punch(self, node: FileNode, offset: int, length: int) -> None:
+        """Makes a range a hole (under the lock)."""
+        ...
+
+    def clone(self, source: FileNode, start: int, target: FileNode, offset: int, length: int) -> None:
+        """Makes a range of the target share the extents of a range of the source, holes too (under the lock).
+
+        Source and target may be the same node; the ranges do not overlap then.
+        """
+        ...
+
+    def seek(self, node: FileNode, offset: int, whence: int) -> int:
+        """The next data or hole (`os.SEEK_DATA`, `os.SEEK_HOLE`) at or behind an offset below the size (under the lock).
+
+        The end of the file counts as a hole.
+
+        Raises:
+            OSError: ENXIO where no data follow.
+        """
+        ...
+
+    def forget(self, extents: Extents) -> None:
+        """Gives back the staged data of extents nobody needs any more (under the lock)."""
+        ...
+
+    def sync(self) -> None:
+        """Makes staged data durable on the local disk, without the lock."""
+        ...
+
+    def flush(self, files: Sequence[tuple[int, int, Extents]], writer: Any) -> None:
+        """Turns staged extents of ``(ino, size, extents)``, in directory order, into blocks of the writer.
+
+        The extents are forks that nobody else changes.  When the writer has taken everything for good, they lie in
+        blocks; when it raises, they are as before and the flush can be tried again.  Without the lock.
+        """
+        ...
+
+    def settle(self, live: Extents, flushed: Extents) -> None:
+        """Moves what a file still shares with a flushed fork of it from staging into blocks (under the lock)."""
+        ...
+
+
+class MetaStore(Protocol):
+    """A crash journal on the local disk: changed records by key, and small named values.  Thread-safe."""
+
+    def load(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Every record kept, ascending by key; None stands for a deleted one."""
+        ...
+
+    def apply(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """Keeps records, all or none of them after a crash; None is kept as a deletion."""
+        ...
+
+    def replace(self, batch: Mapping[bytes, bytes | None], meta: Mapping[str, bytes]) -> None:
+        """Drops every record, keeps those of the batch and sets the named values, all in one transaction."""
+        ...
+
+    def sync(self) -> None:
+        """Makes what was applied durable."""
+        ...
+
+    def clear(self) -> None: ...
+
+    def get_meta(self, name: str) -> bytes | None: ...
+
+    def set_meta(self, name: str, value: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def destroy(self) -> None: ...
