@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import requests
 import urllib3
@@ -174,20 +174,21 @@ class ResponseBody:
         finish(self._response)
 
 
-class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no types here
+class _Sender(LibcloudConnection):
     """One driver's way to the network."""
 
     def __init__(
         self, transport: Transport, trace: Trace, host: str, port: int, secure: bool | None = None, **more: Any
     ) -> None:
-        super().__init__(host, port, secure=secure, **more)
+        super().__init__(host, port, secure=secure, **more)  # type: ignore[no-untyped-call]
         self._transport = transport
         self._trace = trace
         # A netrc entry would replace the signature the driver made.
-        self.session.auth = _keep_authorization
+        session = cast(requests.Session, self.session)
+        session.auth = _keep_authorization
         adapter = transport.adapter()
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
 
     def request(
         self,
@@ -215,11 +216,12 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
 
     def _send(self, method: str, url: str, body: Any, headers: Any, *, stream: bool) -> None:
         self._trace.response = None
-        session = self.session
-        if hasattr(body, "fileno") and requests.utils.super_len(body) == 0:
+        session = cast(requests.Session, self.session)
+        if hasattr(body, "fileno") and os.fstat(body.fileno()).st_size == 0:
             # An empty file would be sent in chunks, which some servers refuse.
             body = b""
-        request = requests.Request(method, f"{self.host}{url}", data=body, headers=self._normalize_headers(headers))
+        texts = {name: str(value) if isinstance(value, (int, float)) else value for name, value in headers.items()}
+        request = requests.Request(method, f"{self.host}{url}", data=body, headers=texts)
         prepared = session.prepare_request(request)
         settings = session.merge_environment_settings(prepared.url, {}, stream, self.verification, None)
         self.response = session.send(prepared, timeout=self._transport.timeouts(), allow_redirects=False, **settings)
@@ -229,7 +231,7 @@ class _Sender(LibcloudConnection):  # type: ignore[misc]  # libcloud has no type
         self._trace.response = self.response
 
 
-class _PathsKept(Connection):  # type: ignore[misc]
+class _PathsKept(Connection):
     """Stands between a provider's connection and libcloud's: paths go out as the driver quoted them."""
 
     def morph_action_hook(self, action: str) -> str:
@@ -239,7 +241,7 @@ class _PathsKept(Connection):  # type: ignore[misc]
     def request(self, *args: Any, **kwargs: Any) -> Any:
         # libcloud's own retries, which a global and an environment variable turn on, send an exhausted iterator as
         # an empty object and report success.
-        return super().request(*args, **{**kwargs, "retry_failed": False})
+        return super().request(*args, **{**kwargs, "retry_failed": False})  # type: ignore[no-untyped-call]
 
 
 class _Polite:

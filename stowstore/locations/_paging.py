@@ -44,5 +44,5 @@ def select_page(
     names = heapq.nsmallest(wanted, kept)
     more = len(names) > limit
     names = names[:limit]
-    chosen = [(name, value) for name in names if (value := kept[name]) is not None]
+    chosen = [(name, known) for name in names if (known := kept[name]) is not None]
     return chosen, [name for name in names if kept[name] is None], more

@@ -213,8 +213,9 @@ class Session:
             "", "", ex_force_base_url=account.url, ex_force_auth_token=account.token, ex_force_auth_version="1.0"
         )
         self.transport.equip(driver.connection)
-        driver.connection.rawResponseCls = RawReply
-        return driver.connection
+        connection: Any = driver.connection
+        connection.rawResponseCls = RawReply
+        return connection
 
     def _login(self) -> _Account:
         # Two threads may log in at once: both tokens are good, and no lock can be left behind by a fork.

@@ -114,7 +114,8 @@ class LibcloudContainer:
                 "content_type": options.content_type or "application/octet-stream",
                 "meta_data": pack(options.metadata, _is_plain),
             }
-            return self._location.run(lambda driver: self._upload(driver, file.name, key, extra))
+            etag: str = self._location.run(lambda driver: self._upload(driver, file.name, key, extra))
+            return etag
 
     def delete(self, key: str) -> None:
         self._location.check_key(key)
@@ -150,7 +151,8 @@ class LibcloudContainer:
             )
             return DriverPage([_entry(entry) for _, entry in chosen], prefixes, more)
 
-        return self._location.run(page)
+        found: DriverPage = self._location.run(page)
+        return found
 
     def copy(self, key: str, source: Container, source_key: str, options: WriteOptions | None) -> str:
         raise NotSupported("libcloud has no copies on the server")

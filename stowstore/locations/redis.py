@@ -208,7 +208,7 @@ class RedisContainer:
             if not cursor:
                 return
 
-    def _describe(self, keys: Sequence[str]) -> list[DriverEntry]:
+    def _describe(self, keys: Sequence[str]) -> Sequence[DriverEntry]:
         entries: list[DriverEntry] = []
         for first in range(0, len(keys), _BATCH):
             some = keys[first : first + _BATCH]
@@ -424,6 +424,7 @@ def _client(address: str, options: Options, settings: HttpSettings) -> Any:
         "protocol": 2,
         "max_connections": settings.max_connections_per_host or 1 << 31,
     }
+    where: dict[str, Any]
     if socket := options.text("unix_socket"):
         base, where = redis.UnixDomainSocketConnection, {"path": socket}
     else:

@@ -68,6 +68,11 @@ def _read(container: RedisContainer, key: str) -> bytes:
         return stream.read()
 
 
+def _head_for_ever(container: RedisContainer, key: str) -> None:
+    while True:
+        container.head(key)
+
+
 def test_an_object_is_a_plain_string(container: RedisContainer, client: Any, place: str) -> None:
     """What we write others read under the same key, and the other way round."""
     container.put(f"{place}/é", Source(b"\x00\xff"), _PLAIN)
@@ -183,9 +188,7 @@ def test_a_deadline_ends_a_wait_for_the_server(place: str) -> None:
         held.start()
         try:
             with pytest.raises(DeadlineExceeded), deadline(0.2):
-                # The script may not have begun yet; once it has, no answer comes for seconds.
-                while True:
-                    container.head(place)
+                _head_for_ever(container, place)
         finally:
             held.join()
         assert container.head(place).size == 1
