@@ -19,7 +19,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, NamedTuple
 
 from datastore.context import Limits, current_limits
-from datastore.errors import DeadlineExceeded, ForkUnsafe, TransientError
+from datastore.errors import DeadlineExceeded, ForkUnsafe, StoreError
 from datastore.source import Source
 
 __all__ = [
@@ -139,11 +139,10 @@ class StreamBody:
                     piece = run_within(limits, chunks.__anext__)
                 except StopAsyncIteration:
                     piece = b""
-        except (TransientError, DeadlineExceeded, ForkUnsafe):
+        except StoreError:
             raise
         except Exception as error:
-            translated = self._translate(error)
-            raise translated if translated is not error else error from error
+            raise self._translate(error) from error
         return piece
 
 
