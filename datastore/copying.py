@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from attrs import evolve
 
@@ -49,31 +50,60 @@ def stream_copy(
     Raises:
         NotFound: there is no source; every error names the side that failed.
     """
-    try:
-        stream = source_store.read_raw(source, max_bytes=0)
-    except StoreError as error:
-        error.about("read", source)
-        raise
-    with stream:
+    with _SourceSide(source_store, source) as stream:
         try:
-            known = stream.metadata
-            wanted = _carried(options or WriteOptions(), known, destination_store.capabilities(destination))
-            return destination_store.write_raw(destination, stream.size, wanted, _SourceSide(stream, source))
+            wanted = _carried(options or WriteOptions(), stream.metadata, destination_store.capabilities(destination))
+            return destination_store.write_raw(destination, stream.size, wanted, stream)
         except StoreError as error:
             error.about("write", destination)
             raise
 
 
 class _SourceSide:
-    """A stream whose failures say that the source failed: they surface in the middle of a write."""
+    """The source of a copy, as a stream that goes back to its start by opening the same object again.
 
-    def __init__(self, stream: ReadStream, reference: DataReference) -> None:
-        self._stream = stream
+    So a write that is tried again needs no buffer.  Its failures say that the source failed: they surface in the middle
+    of the write.  Without an etag nothing says that the object is still the same, and it cannot go back.
+    """
+
+    def __init__(self, store: _Readable, reference: DataReference) -> None:
+        self._store = store
         self._reference = reference
+        self._stream = self._open(None)
+        self.metadata: Metadata = self._stream.metadata
+        self.size = self._stream.size
 
     def read(self, size: int = -1, /) -> bytes:
         try:
             return self._stream.read(size)
+        except StoreError as error:
+            error.about("read", self._reference)
+            raise
+
+    def seekable(self) -> bool:
+        return bool(self.metadata.etag)
+
+    def tell(self) -> int:
+        return self._stream.position
+
+    def seek(self, offset: int, /) -> int:
+        if offset:
+            raise ValueError(f"a copy's source goes back to its start, not to {offset}")
+        self._stream.close()
+        self._stream = self._open(self.metadata.etag)
+        return 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def _open(self, etag: str | None) -> ReadStream:
+        try:
+            return self._store.read_raw(self._reference, max_bytes=0, if_match=etag)
         except StoreError as error:
             error.about("read", self._reference)
             raise

@@ -152,7 +152,7 @@ CHANGES: dict[str, Callable[[CachedStore], object]] = {
     "streamed write": lambda store: store.write_raw(REF, None, None, iter([b"changed"])),
     "copy": lambda store: store.copy_raw(OTHER, REF),
     "delete": lambda store: store.delete(REF),
-    "delete_many": lambda store: store.delete_many(iter([REF, str(OTHER)])),
+    "delete_many": lambda store: store.delete_many([REF, str(OTHER)]),
     "write under another scheme": lambda store: store.write_bytes("other://c/k", b"changed"),
 }
 

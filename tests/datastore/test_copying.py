@@ -16,6 +16,7 @@ from datastore.errors import (
     NotFound,
     NotSupported,
     PermissionDenied,
+    PreconditionFailed,
     StoreError,
     TransientError,
 )
@@ -24,6 +25,7 @@ from datastore.model import CONTENT_MD5_KEY
 from datastore.wrappers.base import StoreWrapper
 from datastore.wrappers.cached import CachedStore, CachePolicy
 from datastore.wrappers.faulty import BreakStream, FaultyStore, Raise, Rule, Truncate
+from datastore.wrappers.retrying import RetryingStore
 
 SRC = DataReference("mem://from/k")
 DST = DataReference("mem://to/k")
@@ -154,6 +156,32 @@ def test_a_missing_source_is_named(source: MemoryStore, missing: DataReference) 
             copy()
     assert not destination.exists(DST)
     assert not source.exists(DST)
+
+
+def test_a_write_that_is_tried_again_reads_the_source_again(source: MemoryStore) -> None:
+    """Nothing is buffered, and what is read the second time is the same object."""
+    destination = MemoryStore()
+    flaky = FaultyStore(destination, [Rule(BreakStream(after=5000), operations=[Operation.WRITE], times=2)])
+    from_store = FaultyStore(source)
+    stream_copy(from_store, SRC, RetryingStore(flaky, sleep=lambda seconds: None), DST)
+    assert destination.read_bytes(DST) == DATA
+    assert from_store.calls[Operation.READ] == 3
+
+
+def test_a_source_that_changes_meanwhile_is_not_mixed(source: MemoryStore) -> None:
+    """The second reading must find the first one's etag."""
+
+    def changed(text: str) -> TransientError:
+        source.write_bytes(SRC, DATA[::-1])
+        return TransientError(text)
+
+    fault = BreakStream(after=5000, error=changed)
+    flaky = FaultyStore(MemoryStore(), [Rule(fault, operations=[Operation.WRITE], times=1)])
+    store = RetryingStore(flaky, sleep=lambda seconds: None)
+    with pytest.raises(PreconditionFailed) as caught:
+        stream_copy(source, SRC, store, DST)
+    assert caught.value.reference == str(SRC)
+    assert not store.exists(DST)
 
 
 def test_a_declared_digest_is_verified_on_the_way() -> None:
