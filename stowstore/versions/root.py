@@ -161,9 +161,12 @@ class Root:
         except NoSuchVolume:
             try:
                 return cls.create(store, base, form)
-            except RootInUse:
+            except RootInUse as error:
                 # Another process may have made it between the two looks.
-                return cls.open(store, base)
+                try:
+                    return cls.open(store, base)
+                except NoSuchVolume:
+                    raise error from None
 
     def lease_reference(self, volume: str) -> DataReference:
         """Where the lease of a volume lies."""

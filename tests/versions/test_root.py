@@ -1,0 +1,139 @@
+"""Roots: making and opening them, heads, tags, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datastore import DataReference, MemoryStore, Store, errors
+from stowstore import open_store
+from stowstore.index.snapshot import SnapshotRef
+from stowstore.versions.errors import CorruptManifest, FormatTooNew, NoSuchVersion, NoSuchVolume, RootInUse
+from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.root import Root, RootFormat
+
+
+@pytest.fixture(params=["mem", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with MemoryStore() if request.param == "mem" else open_store(f"file://{tmp_path}/main") as store:
+        yield store
+
+
+@pytest.fixture
+def base(store: Store) -> DataReference:
+    return (store.base_container_fqn if store.base_container_fqn.container else DataReference("mem://main")).join(
+        "vols"
+    )
+
+
+@pytest.fixture
+def root(store: Store, base: DataReference) -> Root:
+    return Root.create(store, base)
+
+
+def commit(root: Root, volume: str, message: str) -> VersionName:
+    """A version without content on top of the head."""
+    head = root.head(volume) if root.has_volume(volume) else None
+    parents = () if head is None else (head,)
+    name = root.write_manifest(Manifest(volume=volume, snapshot=SnapshotRef(), parents=parents, message=message))
+    root.set_head(name, head)
+    return name
+
+
+def test_root_is_made_once(store: Store, base: DataReference) -> None:
+    """A root is made where nothing lies, and opened afterwards."""
+    with pytest.raises(NoSuchVolume, match="no root of volumes"):
+        Root.open(store, base)
+    made = Root.create(store, base)
+
+    assert made.format == Root.open(store, base).format == Root.open_or_create(store, base).format
+    with pytest.raises(RootInUse, match="is not empty"):
+        Root.create(store, base)
+
+
+def test_prefix_that_holds_something_else_is_refused(store: Store, base: DataReference) -> None:
+    """A prefix with foreign objects does not become a root."""
+    store.write_bytes(base.join("precious"), b"x")
+
+    with pytest.raises(RootInUse, match="precious"):
+        Root.open_or_create(store, base)
+
+
+def test_newer_and_damaged_formats(store: Store, base: DataReference) -> None:
+    """A newer root is refused in words, a damaged one as damaged."""
+    for raw, error in (
+        (RootFormat(version=2).encode(), FormatTooNew),
+        (RootFormat(hash="md6").encode(), FormatTooNew),
+        (b"{}", CorruptManifest),
+        (b"\xff", CorruptManifest),
+    ):
+        store.write_bytes(base.join("format.json"), raw)
+        with pytest.raises(error):
+            Root.open(store, base)
+
+
+def test_head_follows_commits(root: Root) -> None:
+    """The head names the newest version; versions are found by id, beginning, tag, and none at all."""
+    first, second = commit(root, "data", "one"), commit(root, "data", "two")
+    root.set_tag("best", first)
+
+    assert second == root.head("data") == root.resolve("data") == root.resolve("data", "head")
+    assert first == root.resolve("data", "best") == root.resolve("data", first.id)
+    assert second == root.resolve("data", second.id[:25] + second.id[25])
+    assert {"best": first} == root.tags("data")
+    assert [first.id, second.id] == list(root.version_ids("data"))
+    assert "two" == root.load(second).message
+    assert (first,) == root.load(second).parents
+    assert ["data"] == root.volumes()
+
+
+def test_what_does_not_exist(root: Root) -> None:
+    """Missing volumes, versions and tags are told apart, each with what to do."""
+    commit(root, "data", "one")
+
+    with pytest.raises(NoSuchVolume, match="no volume 'other'"):
+        root.head("other")
+    with pytest.raises(NoSuchVolume):
+        root.resolve("other", "tag")
+    with pytest.raises(NoSuchVersion, match="no version or tag is called so"):
+        root.resolve("data", "nightly")
+    with pytest.raises(NoSuchVersion):
+        root.delete_tag("data", "nightly")
+    with pytest.raises(errors.InvalidReference):
+        root.head("../etc")
+
+
+def test_head_is_not_moved_past_somebody_else(root: Root) -> None:
+    """A writer that did not see the newest version cannot replace it."""
+    first = commit(root, "data", "one")
+    commit(root, "data", "two")
+    late = root.write_manifest(Manifest(volume="data", snapshot=SnapshotRef(), parents=(first,)))
+
+    with pytest.raises(errors.PreconditionFailed):
+        root.set_head(late, first)
+    with pytest.raises(errors.PreconditionFailed):
+        root.set_head(late, None)
+    assert "two" == root.load(root.head("data")).message
+
+
+def test_manifest_under_a_wrong_name(root: Root, store: Store) -> None:
+    """A manifest moved to another name is noticed."""
+    name = commit(root, "data", "one")
+    other = Manifest(volume="data", snapshot=SnapshotRef())
+    raw = store.read_bytes(root.base.join("versions", "data", name.id))
+    store.write_bytes(root.base.join("versions", "data", other.id), raw)
+
+    with pytest.raises(CorruptManifest, match="is that of"):
+        root.manifest("data", other.id)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b'{"volume": "other"}', b"\xff"])
+def test_damaged_reference(root: Root, store: Store, raw: bytes) -> None:
+    """A head that names nothing is damaged, not missing."""
+    commit(root, "data", "one")
+    store.write_bytes(root.base.join("refs", "data", "head"), raw)
+
+    with pytest.raises(CorruptManifest):
+        root.head("data")
