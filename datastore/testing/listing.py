@@ -266,15 +266,6 @@ class ListTests(KitTests):
             for name in ("1", "2", "\U0001f600"):
                 store.delete(place.join("b", name))
 
-    def test_a_delimiter_cursor_inside_a_prefix(self, store: Store, place: DataReference) -> None:
-        """A cursor after one of several folded objects lists their common prefix for those that are left, once."""
-        write_all(store, [place.join(name) for name in ("a", "b/1", "b/2", "c")])
-        for after, prefixes in (("b/1", (place.join("b"),)), ("b/2", ())):
-            cursor = Cursor.after_key(place.join(after).key)
-            page = store.list_page(place, 10, cursor, delimiter="/", directory=True)
-            assert prefixes == page.prefixes
-            assert [place.join("c")] == [entry.reference for entry in page.entries]
-
     def test_a_cursor_of_a_key_that_never_was(self, store: Store, place: DataReference) -> None:
         """A cursor may stand anywhere, before and behind the prefix too."""
         write_all(store, [place.join(name) for name in "abc"])

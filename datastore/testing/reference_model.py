@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from datastore.model import Cursor
 
-__all__ = ["ModelObject", "ModelPage", "ReferenceModel"]
+__all__ = ["ModelObject", "ModelPage", "ReferenceModel", "fold", "sorted_keys"]
 
 
 @frozen
@@ -60,7 +60,7 @@ class ReferenceModel:
     def page(self, prefix: str, limit: int, cursor: Cursor, delimiter: str = "") -> ModelPage:
         """One page of a listing, as `datastore.protocol.DataStore.list_page` defines it."""
         keys = [key for key in self.keys(prefix) if not _is_past(key, cursor, prefix, delimiter)]
-        names = sorted_keys({_fold(key, prefix, delimiter) for key in keys})
+        names = sorted_keys({fold(key, prefix, delimiter) for key in keys})
         taken, more = names[:limit], len(names) > limit
         return ModelPage(
             tuple(name for name in taken if name in self.objects),
@@ -79,7 +79,7 @@ def _is_past(key: str, cursor: Cursor, prefix: str, delimiter: str) -> bool:
     return key.encode() <= after.encode()
 
 
-def _fold(key: str, prefix: str, delimiter: str) -> str:
+def fold(key: str, prefix: str, delimiter: str) -> str:
     """The key itself, or the common prefix up to and with the first delimiter behind the prefix."""
     if not delimiter or delimiter not in key[len(prefix) :]:
         return key

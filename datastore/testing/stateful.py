@@ -23,7 +23,7 @@ from datastore.reference import DataReference
 from datastore.testing import strategies
 from datastore.testing.base import KitTests, Unseekable, remove_all
 from datastore.testing.harness import Harness, Scale
-from datastore.testing.reference_model import ReferenceModel
+from datastore.testing.reference_model import ReferenceModel, fold
 
 __all__ = ["StatefulTests", "StoreMachine", "check_against_model"]
 
@@ -193,8 +193,12 @@ class StoreMachine(RuleBasedStateMachine):
     def list_pages(self, prefix: str, size: int, delimiter: str, after: int | None) -> None:
         where, directory = self._ref(prefix.rstrip("/")) if prefix else self.place, prefix == "" or prefix.endswith("/")
         base = f"{self.place.key}/"
-        cursor = Cursor.at_start() if after is None else Cursor.after_key(base + self._name(after))
-        expected = Cursor.at_start() if after is None else Cursor.after_key(self._name(after))
+        cursor = expected = Cursor.at_start()
+        if after is not None:
+            # Backends differ on cursors inside a common prefix, which no delimiter listing hands out.
+            name = self._name(after)
+            name = fold(name, prefix, delimiter) if name.startswith(prefix) else name
+            cursor, expected = Cursor.after_key(base + name), Cursor.after_key(name)
         # The model lists without the place: its keys are the rest of the store's.
         while not cursor.is_at_end:
             page = self.store.list_page(where, size, cursor, delimiter=delimiter, directory=directory)
