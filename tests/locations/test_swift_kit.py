@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from datastore.model import SignedURLScope
+from datastore.reference import DataReference
 from datastore.testing import AfterFork, ConformanceTests, DriverStore, LocationHarness, Scale
 from stowstore.locations.base import Dial, HttpSettings, Location
 from stowstore.locations.swift import KIND
@@ -27,6 +28,10 @@ class _SwiftHarness(LocationHarness):
         self._server = server
         # The server's password is a word that paths in a traceback have.
         self.secrets = (server.extra["temp_url_key"], "not-the-key")
+
+    def put_foreign(self, reference: DataReference, suffix: str) -> bool:
+        # urllib3 resolves dot segments before they are sent.
+        return ".." not in suffix and super().put_foreign(reference, suffix)
 
     def denied_store(self) -> DriverStore:
         return DriverStore(_dial(self._server, "not-the-key"), self._name)
