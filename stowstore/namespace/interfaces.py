@@ -46,6 +46,10 @@ class Extents(Protocol):
         """Whether any extent still lies in the staging area."""
         ...
 
+    def covered(self, offset: int, length: int) -> int:
+        """Bytes of a range that extents cover already, which writing there would not add."""
+        ...
+
     def fork(self) -> Extents:
         """An independent map of the same extents as of now, in about constant time."""
         ...
@@ -124,9 +128,9 @@ class Content(Protocol):
         ...
 
     def seek(self, node: FileNode, offset: int, whence: int) -> int:
-        """The next data or hole (`os.SEEK_DATA`, `os.SEEK_HOLE`) at or behind an offset below the size (under the lock).
+        """The next data or hole (`os.SEEK_DATA`, `os.SEEK_HOLE`) at or behind an offset below the size.
 
-        The end of the file counts as a hole.
+        Under the lock.  The end of the file counts as a hole.
 
         Raises:
             OSError: ENXIO where no data follow.
