@@ -185,6 +185,25 @@ def test_listing_resumes_anywhere(container: Container) -> None:
         assert seen == ["a", "a/", "a0", "ab", "b/", "c +%", "é/", "\U0010ffff"]
 
 
+def test_a_listing_starts_inside_a_common_prefix(container: Container) -> None:
+    """What is left of a common prefix comes once, and counts; behind its last object it is past."""
+    for key in ("a/1", "a/2", "b", "c/d/1", "c/d/2", "c/e"):
+        put(container, key)
+    for after, limit, expected, more in [
+        ("a/1", 10, ["a/", "b", "c/"], False),
+        ("a/1", 1, ["a/"], True),
+        ("a/1", 2, ["a/", "b"], True),
+        ("a/2", 10, ["b", "c/"], False),
+        ("c/d/", 10, ["c/"], False),
+        ("c/d/2", 1, ["c/"], False),
+        ("c/e", 10, [], False),
+        ("b", 1, ["c/"], False),
+    ]:
+        page = container.list("", after, limit, "/")
+        names = sorted([*(entry.key for entry in page.entries), *page.prefixes])
+        assert (names, page.more) == (expected, more), (after, limit)
+
+
 def test_exactly_one_replacement_wins(location: Location, container: Container) -> None:
     """Of threads that replace the object they all saw one succeeds, though Ceph confuses some of the others."""
     store = RetryingStore(DriverStore(location, container.name))

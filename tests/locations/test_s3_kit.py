@@ -22,7 +22,7 @@ _WRONG_SECRET = "not-the-secret-of-anybody"
 class _S3Harness(LocationHarness):
     after_fork = AfterFork.WORKS
     known_failures: ClassVar = {
-        "test_user_metadata_come_back": "Ceph turns '_' in names of user metadata into '-'; Amazon keeps it",
+        "test_metadata_names_with_underscores": "Ceph turns '_' in names of user metadata into '-'; Amazon keeps it",
     }
     left_out: ClassVar = {
         "test_exactly_one_replacement_wins": "Ceph answers some losers of a race with 500, which stores above "

@@ -187,12 +187,22 @@ class S3Container:
         if delimiter:
             query["delimiter"] = delimiter
         if after:
-            query["start-after"] = resume_after(after, delimiter, prefix)
+            after = resume_after(after, delimiter, prefix)
+            folded = _folded(prefix, after, delimiter)
+            if folded:
+                past = resume_after(folded, delimiter, prefix)
+                # Services disagree whether a prefix they start inside of is still to come: look, and start behind it.
+                if after != past and self.list(folded, after, 1, "").entries:
+                    prefixes.append(folded)
+                after = past
+            query["start-after"] = after
         while True:
             missing = limit - len(entries) - len(prefixes)
-            query["max-keys"] = str(min(missing, _PAGE))
+            query["max-keys"] = str(min(missing, _PAGE) or 1)
             answer = self._wire.send("GET", self._name, limits=current_limits(), query=query)
             page = parse_listing(answer.data)
+            if not missing:
+                return DriverPage(entries, prefixes, bool(page.entries or page.prefixes), omitted)
             entries += page.entries
             prefixes += page.prefixes
             omitted += page.omitted
@@ -366,6 +376,14 @@ class S3Container:
         if meaning is error:
             raise meaning
         raise meaning from error
+
+
+def _folded(prefix: str, after: str, delimiter: str) -> str:
+    """The common prefix that ``after`` lies in, "" if it lies in none."""
+    if not delimiter or not after.startswith(prefix):
+        return ""
+    cut = after.find(delimiter, len(prefix))
+    return after[: cut + 1] if cut >= 0 else ""
 
 
 def _of_condition(error: StoreError, options: WriteOptions) -> StoreError:
