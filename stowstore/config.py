@@ -411,6 +411,8 @@ def _read_url(url: str, overrides: dict[str, Any]) -> StoreConfig:
         kind = scheme.lower()
     parts = urlsplit(url)
     options, fields = _read_query(parts.query)
+    if scheme.lower() == "rediss":
+        options.setdefault("tls", "true")
     if kind == "file":
         container = _local_container(parts.netloc, parts.path, options)
     else:

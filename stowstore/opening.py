@@ -139,6 +139,8 @@ def dial_scheme(
     options = dict(given.options)
     if kind_name == "redis" and "addr" not in options:
         options["addr"] = reference.container
+    if scheme == "rediss":
+        options.setdefault("tls", "true")
     return dial_backend(
         evolve(
             config,
