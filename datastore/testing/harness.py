@@ -165,7 +165,7 @@ class Harness(ABC):
     def put_foreign(self, reference: DataReference, suffix: str) -> bool:
         """Makes an empty object of the raw name ``reference.key + suffix`` behind the store's back; False if it cannot.
 
-        The kit asks for names that no reference can express, as other tools leave them: ``folder/``, ``a/../b``.
+        The kit asks for names that no reference can express, as other tools leave them: ``folder/``.
         """
         return False
 
