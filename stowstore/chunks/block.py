@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from datastore.errors import StoreError
 
@@ -22,7 +22,18 @@ _LAYOUT = struct.Struct(">16sIIIB32s")
 
 
 class CorruptBlock(StoreError):
-    """Stored bytes are not what their name says, or cannot be decoded; never served."""
+    """Stored bytes are not what their name says, cannot be decoded, or are gone; never served.
+
+    ``pack`` and ``block`` name what is damaged where it is known: a pack id, and a block's name.
+    """
+
+    def __init__(self, message: str, *, pack: bytes | None = None, block: bytes | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.pack = pack
+        self.block = block
+
+    def _state(self) -> dict[str, Any]:
+        return {**super()._state(), "pack": self.pack, "block": self.block}
 
 
 class Codec(IntEnum):
