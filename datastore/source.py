@@ -87,15 +87,23 @@ class Source:
             return self._whole if len(self._whole) <= limit else None
         if self._position or (self.size is not None and self.size > limit):
             return None
-        while len(self._head) <= limit:
-            piece = self._pull(limit + 1 - len(self._head))
-            if not piece:
-                self._hold(self._head)
-                self._head = b""
-                return self._whole
-            self._head = self._head + piece if self._head else piece
-            if self.size is not None and len(self._head) > self.size:
-                raise self._too_long()
+        # Pieces are joined once: a stream may come in very many small ones.
+        pieces = [self._head] if self._head else []
+        length = len(self._head)
+        try:
+            while length <= limit:
+                piece = self._pull(limit + 1 - length)
+                if not piece:
+                    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    pieces = []
+                    self._hold(whole)
+                    return self._whole
+                pieces.append(piece)
+                length += len(piece)
+                if self.size is not None and length > self.size:
+                    raise self._too_long()
+        finally:
+            self._head = b"".join(pieces)
         return None
 
     def read(self, size: int = -1, /) -> bytes:
