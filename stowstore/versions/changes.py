@@ -1,0 +1,179 @@
+"""Differences of versions as people see them: paths, and what happened to them."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from enum import StrEnum
+
+from attrs import frozen
+
+from stowstore.index import keys
+from stowstore.index.diff import diff_snapshots
+from stowstore.index.records import EntryRecord, InodeRecord
+from stowstore.index.snapshot import Snapshot
+
+__all__ = ["Change", "ChangeKind", "PathFinder", "path_changes"]
+
+
+class ChangeKind(StrEnum):
+    """What happened to a path."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CONTENT = "content"
+    """Other bytes, another size, or another link target."""
+    ATTRIBUTES = "attributes"
+    """Mode, owner, times of a file or extended attributes; times of directories alone are not told."""
+    REPLACED = "replaced"
+    """Another file, or another kind of file, stands there now."""
+
+
+@frozen(order=True)
+class Change:
+    """One path that differs; ``path`` is relative to the root of the volume, bytes that are no UTF-8 as surrogates."""
+
+    path: str
+    kind: ChangeKind
+    is_directory: bool = False
+
+
+class PathFinder:
+    """Finds the paths of inodes in one snapshot; remembers directories.  Not thread-safe."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._paths: dict[int, bytes | None] = {keys.ROOT_INODE: b""}
+
+    def path(self, ino: int) -> bytes | None:
+        """A path of an inode, of a file with several names one of them; None when it has none."""
+        try:
+            return self._paths[ino]
+        except KeyError:
+            pass
+        chain: list[tuple[int, bytes]] = []
+        current = ino
+        while current not in self._paths:
+            if any(current == seen for seen, _ in chain):
+                # Directories of a damaged index may run in a circle.
+                return None
+            step = self._step(current)
+            if step is None:
+                self._paths[current] = None
+                break
+            chain.append((current, step[1]))
+            current = step[0]
+        path = self._paths[current]
+        for child, name in reversed(chain):
+            path = None if path is None else (path + b"/" + name if path else name)
+            self._paths[child] = path
+        return self._paths.get(ino)
+
+    def child(self, parent: int, name: bytes) -> bytes | None:
+        """The path of a name in a directory."""
+        above = self.path(parent)
+        if above is None:
+            return None
+        return above + b"/" + name if above else name
+
+    def _step(self, ino: int) -> tuple[int, bytes] | None:
+        raw = self._snapshot.get(keys.inode_key(ino))
+        if raw is None:
+            return None
+        parent = InodeRecord.decode(raw).parent
+        prefix = keys.entry_prefix(parent)
+        for key, value in self._snapshot.scan(prefix, keys.after_prefix(prefix)):
+            if EntryRecord.decode(value).ino == ino:
+                return parent, keys.name_of(key)
+        return None
+
+
+def path_changes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
+    """What differs between two versions, ascending by path, at a cost that grows with what differs.
+
+    A file with several names is told under one of them; a renamed file as removed and added.
+    """
+    before, after = PathFinder(old), PathFinder(new)
+    found: dict[bytes, Change] = {}
+    touched: set[int] = set()
+    told: set[int] = set()
+    for key, was, now in diff_snapshots(old, new):
+        kind = key[:1]
+        if kind == keys.ENTRY:
+            _tell_entry(key, was, now, before, after, found, told)
+        elif kind in (keys.INODE, keys.EXTENTS, keys.XATTR):
+            touched.add(keys.inode_of(key))
+    for ino in touched - told:
+        change = _inode_change(ino, old, new, after)
+        if change is not None:
+            found.setdefault(change.path.encode("utf-8", "surrogateescape"), change)
+    for path in sorted(found):
+        yield found[path]
+
+
+def _tell_entry(
+    key: bytes,
+    was: bytes | None,
+    now: bytes | None,
+    before: PathFinder,
+    after: PathFinder,
+    found: dict[bytes, Change],
+    told: set[int],
+) -> None:
+    parent, name = keys.inode_of(key), keys.name_of(key)
+    old_entry = None if was is None else EntryRecord.decode(was)
+    new_entry = None if now is None else EntryRecord.decode(now)
+    old_path = None if old_entry is None else before.child(parent, name)
+    new_path = None if new_entry is None else after.child(parent, name)
+    if new_entry is not None:
+        told.add(new_entry.ino)
+    if old_path is not None and old_path == new_path and new_entry is not None:
+        found[old_path] = Change(_text(old_path), ChangeKind.REPLACED, _is_directory(new_entry))
+        return
+    if old_path is not None and old_entry is not None:
+        known = found.get(old_path)
+        kind = ChangeKind.REPLACED if known and known.kind is ChangeKind.ADDED else ChangeKind.REMOVED
+        found[old_path] = Change(_text(old_path), kind, _is_directory(old_entry))
+    if new_path is not None and new_entry is not None:
+        known = found.get(new_path)
+        kind = ChangeKind.REPLACED if known and known.kind is ChangeKind.REMOVED else ChangeKind.ADDED
+        found[new_path] = Change(_text(new_path), kind, _is_directory(new_entry))
+
+
+def _inode_change(ino: int, old: Snapshot, new: Snapshot, finder: PathFinder) -> Change | None:
+    key = keys.inode_key(ino)
+    was, now = old.get(key), new.get(key)
+    if now is None or was is None:
+        # Its entry tells of that.
+        return None
+    path = finder.path(ino)
+    if path is None:
+        return None
+    before, after = InodeRecord.decode(was), InodeRecord.decode(now)
+    if stat.S_ISDIR(after.mode):
+        if _owner(before) == _owner(after) and not (before.xattrs or after.xattrs):
+            return None
+        return Change(_text(path), ChangeKind.ATTRIBUTES, True)
+    same = (before.size, before.target, before.extents, before.rdev) == (
+        after.size,
+        after.target,
+        after.extents,
+        after.rdev,
+    )
+    if same and before.many_extents == after.many_extents and before.mtime_ns == after.mtime_ns:
+        return Change(_text(path), ChangeKind.ATTRIBUTES)
+    if same and not after.many_extents:
+        return Change(_text(path), ChangeKind.ATTRIBUTES)
+    return Change(_text(path), ChangeKind.CONTENT)
+
+
+def _owner(record: InodeRecord) -> tuple[int, int, int]:
+    return record.mode, record.uid, record.gid
+
+
+def _is_directory(entry: EntryRecord) -> bool:
+    return stat.S_IFMT(entry.kind << 12 if entry.kind < 16 else entry.kind) == stat.S_IFDIR
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
