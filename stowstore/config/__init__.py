@@ -1,0 +1,5 @@
+"""The configuration of a store: its values, and how each source of them is read."""
+
+from stowstore.config.values import ContainerPolicy, SchemeConfig, StoreConfig
+
+__all__ = ["ContainerPolicy", "SchemeConfig", "StoreConfig"]
