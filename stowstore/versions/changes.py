@@ -172,7 +172,7 @@ def _owner(record: InodeRecord) -> tuple[int, int, int]:
 
 
 def _is_directory(entry: EntryRecord) -> bool:
-    return stat.S_IFMT(entry.kind << 12 if entry.kind < 16 else entry.kind) == stat.S_IFDIR
+    return stat.S_ISDIR(entry.kind)
 
 
 def _text(path: bytes) -> str:

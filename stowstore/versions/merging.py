@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from stowstore.index import keys
 from stowstore.index.merge import three_way
-from stowstore.index.records import EntryRecord, InodeRecord, Superblock
+from stowstore.index.records import EntryRecord, InodeRecord, Superblock, unpack_extents
 from stowstore.index.snapshot import Snapshot
 from stowstore.versions.changes import PathFinder
 from stowstore.versions.errors import MergeConflict
@@ -81,9 +81,7 @@ class _Merge:
         both = {conflict.key for conflict in found.conflicts}
         entries = {key: value for key, value in incoming.items() if key[:1] == keys.ENTRY}
         self._entries(entries, both)
-        for key in sorted(incoming):
-            if key[:1] in (keys.INODE, keys.EXTENTS, keys.XATTR):
-                self._record(key, incoming[key], key in both)
+        self._records(incoming, both)
         self._settle()
         self._superblock()
 
@@ -149,33 +147,34 @@ class _Merge:
 
     # -- inodes and what belongs to them -----------------------------------------------------------------------------
 
-    def _record(self, key: bytes, value: bytes | None, both: bool) -> None:
-        ino = keys.inode_of(key)
-        if ino in self.refused or ino in self.joined:
-            return
-        if not both and not self._decided_for_us(ino):
-            self.changes[key] = value
-            return
-        if key[:1] == keys.INODE:
-            mine = self.ours.get(key)
-            if mine is not None and value is not None:
-                merged = self._merged_directory(ino, mine, value)
-                if merged is not None:
-                    self.changes[key] = merged
-                    return
-            self._inode_conflict(ino)
-        if self.policy is Conflicts.THEIRS:
-            self.changes[key] = value
+    def _records(self, incoming: dict[bytes, bytes | None], both: set[bytes]) -> None:
+        """Takes what belongs to their inodes, an inode at a time: nothing of two versions of one file may mix."""
+        groups: dict[int, list[bytes]] = {}
+        for key in incoming:
+            if key[:1] in (keys.INODE, keys.EXTENTS, keys.XATTR):
+                groups.setdefault(keys.inode_of(key), []).append(key)
+        for ino, found in sorted(groups.items()):
+            if ino in self.refused or ino in self.joined:
+                continue
+            key = keys.inode_key(ino)
+            if key in both and not self._merge_directory(ino, incoming[key]):
+                self._inode_conflict(ino)
+                if self.policy is Conflicts.THEIRS:
+                    self._take_theirs(ino)
+                continue
+            self.changes.update((other, incoming[other]) for other in found if other not in both)
 
-    def _decided_for_us(self, ino: int) -> bool:
-        """Whether the inode itself is in conflict and ours was kept: then nothing of theirs may mix in."""
-        if self.policy is not Conflicts.OURS:
-            return False
-        was, mine, other = (snapshot.get(keys.inode_key(ino)) for snapshot in (self.base, self.ours, self.theirs))
-        if mine == was or other in (mine, was):
-            return False
-        record = None if mine is None else InodeRecord.decode(mine)
-        return record is None or not stat.S_ISDIR(record.mode)
+    def _take_theirs(self, ino: int) -> None:
+        for key, _ in self._belongings(self.ours, ino):
+            self.changes[key] = None
+        self.changes.update(self._belongings(self.theirs, ino))
+
+    def _merge_directory(self, ino: int, other: bytes | None) -> bool:
+        mine = self.ours.get(keys.inode_key(ino))
+        merged = None if mine is None or other is None else self._merged_directory(ino, mine, other)
+        if merged is not None:
+            self.changes[keys.inode_key(ino)] = merged
+        return merged is not None
 
     def _merged_directory(self, ino: int, mine: bytes, other: bytes) -> bytes | None:
         """A directory both sides changed: newest times, and the attributes of whichever side changed them."""
@@ -292,20 +291,33 @@ class _Merge:
         return None if raw is None else InodeRecord.decode(raw)
 
     def _superblock(self) -> None:
-        base, ours, theirs = (
+        ours, theirs = (
             Superblock() if raw is None else Superblock.decode(raw)
-            for raw in (side.get(keys.SUPERBLOCK) for side in (self.base, self.ours, self.theirs))
+            for raw in (side.get(keys.SUPERBLOCK) for side in (self.ours, self.theirs))
         )
-        inodes = 0
-        for key, value in self.changes.items():
-            if key[:1] == keys.INODE:
-                inodes += (value is not None) - (self.ours.get(key) is not None)
+        touched = {keys.inode_of(key) for key in self.changes if key[:1] in (keys.INODE, keys.EXTENTS)}
+        inodes = allocated = 0
+        for ino in touched:
+            before, after = self._inode(self.ours, ino), self._now(ino)
+            inodes += (after is not None) - (before is not None)
+            allocated += self._allocated(ino, after, self.changes) - self._allocated(ino, before, {})
         merged = Superblock(
             next_ino=max(ours.next_ino, theirs.next_ino),
-            used_bytes=max(0, ours.used_bytes + theirs.used_bytes - base.used_bytes),
+            used_bytes=ours.used_bytes + allocated,
             inode_count=ours.inode_count + inodes,
             limit_bytes=ours.limit_bytes,
             limit_inodes=ours.limit_inodes,
         )
         if merged != ours:
             self.changes[keys.SUPERBLOCK] = merged.encode()
+
+    def _allocated(self, ino: int, record: InodeRecord | None, changes: dict[bytes, bytes | None]) -> int:
+        """Bytes that the extents of an inode cover, on our side with changes."""
+        if record is None:
+            return 0
+        if not record.many_extents:
+            return sum(extent.length for extent in unpack_extents(record.extents))
+        prefix = keys.extents_prefix(ino)
+        packed: dict[bytes, bytes | None] = dict(self.ours.scan(prefix, keys.after_prefix(prefix)))
+        packed.update((key, value) for key, value in changes.items() if key.startswith(prefix))
+        return sum(extent.length for raw in packed.values() if raw is not None for extent in unpack_extents(raw))
