@@ -141,6 +141,21 @@ class Content(Protocol):
         """Gives back the staged data of extents nobody needs any more (under the lock)."""
         ...
 
+    def recovered(self) -> None:
+        """Says that every record of the journal has been loaded: staged data of no file are deleted."""
+        ...
+
+    def checkpoint(self) -> Any:
+        """Says that everything changed so far is about to be journalled (under the lock); see `reclaim`."""
+        ...
+
+    def reclaim(self, checkpoint: Any) -> None:
+        """Says that what was changed before a checkpoint is in the journal, or in the version below.
+
+        Staged data that only older records of the journal referred to are kept until then, for a crash, and deleted now.
+        """
+        ...
+
     def sync(self) -> None:
         """Makes staged data durable on the local disk, without the lock."""
         ...
@@ -154,7 +169,10 @@ class Content(Protocol):
         ...
 
     def settle(self, live: Extents, flushed: Extents) -> None:
-        """Moves what a file still shares with a flushed fork of it from staging into blocks (under the lock)."""
+        """Moves what a file still shares with a flushed fork of it from staging into blocks (under the lock).
+
+        Called when the version that holds the fork has become the version below, which `Extents.encode` compares with.
+        """
         ...
 
 
