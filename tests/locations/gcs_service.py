@@ -119,25 +119,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.given = {name.lower(): value for name, value in self.headers.items()}
         self.body = self.rfile.read(int(self.given.get("content-length", 0)))
+        with self.service.lock:
+            self._decide()
+        # Not under the lock: who reads slowly, or reads nothing for a while, makes nobody else wait.
+        self._send()
+
+    def _decide(self) -> None:
         service = self.service
-        with service.lock:
-            service.seen.append((self.command, self.route, self.query, self.given))
-            try:
-                for fault in service.faults:
-                    if fault[0] == self.command and self.path.startswith(fault[1]):
-                        service.faults.remove(fault)
-                        self._reply(fault[2], b"", fault[3])
-                        return
-                if self.route == "/token":
-                    self._give_token()
+        service.seen.append((self.command, self.route, self.query, self.given))
+        try:
+            for fault in service.faults:
+                if fault[0] == self.command and self.path.startswith(fault[1]):
+                    service.faults.remove(fault)
+                    self._reply(fault[2], b"", fault[3])
                     return
-                self._authorize()
-                if self.route.startswith(("/storage/v1/", "/upload/storage/v1/")):
-                    self._json_api()
-                else:
-                    self._xml_api()
-            except _Refused as refused:
-                self._refuse(refused)
+            if self.route == "/token":
+                self._give_token()
+                return
+            self._authorize()
+            if self.route.startswith(("/storage/v1/", "/upload/storage/v1/")):
+                self._json_api()
+            else:
+                self._xml_api()
+        except _Refused as refused:
+            self._refuse(refused)
 
     # -- who asks -----------------------------------------------------------------------------------------------
 
@@ -391,8 +396,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(status, document.encode(), {"Content-Type": "application/xml", **(headers or {})})
 
     def _reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.answer = (status, body, headers or {})
+
+    def _send(self) -> None:
+        status, body, headers = self.answer
         self.send_response(status, "OK")
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         if status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
