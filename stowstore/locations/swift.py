@@ -97,6 +97,7 @@ class SwiftContainer:
     def head(self, key: str) -> Metadata:
         response = self._session.request("HEAD", self._object(key))
         if response.status_code == 404:
+            self._session.finish(response)
             raise NotFound("there is no such object")
         if response.status_code != 200:
             raise self._session.refused(response)
@@ -276,6 +277,7 @@ class SwiftContainer:
         if not isinstance(answer, dict) or "Number Deleted" not in answer:
             if response.status_code in (401, 403) or response.status_code >= 500:
                 raise self._session.refused(response)
+            self._session.finish(response)
             self._location.without_bulk = True
             return False
         for path, reason in answer.get("Errors", ()):
@@ -380,13 +382,14 @@ class SwiftLocation:
             response = self.session.request("HEAD", "")
             if response.status_code not in (200, 204):
                 raise self.session.refused(response)
+            self.session.finish(response)
             known = response.headers.get(header, "")
             if not known:
                 known = secrets.token_hex(32)
                 response = self.session.request("POST", "", headers={header: known})
                 if response.status_code not in (200, 201, 202, 204):
                     raise self.session.refused(response)
-            self.session.finish(response)
+                self.session.finish(response)
             self._temp_url_key = known
         return self._temp_url_key
 
