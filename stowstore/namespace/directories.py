@@ -1,0 +1,238 @@
+"""Names: looking them up, making and removing them, listing them."""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+from stowstore.namespace.attributes import AttributeOperations
+from stowstore.namespace.core import MAX_LINKS
+from stowstore.namespace.errors import posix_error
+from stowstore.namespace.handles import DirectoryEntry, DirectoryStream, directory_entries
+from stowstore.namespace.inodes import Attributes, Inode
+from stowstore.namespace.overlay import Overlay
+from stowstore.namespace.permissions import EXECUTE, READ, WRITE, Caller, require_unsticky
+
+__all__ = ["DirectoryOperations"]
+
+_TARGET_BYTES = 4095
+_NODE_KINDS = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+
+
+class DirectoryOperations(AttributeOperations):
+    """Operations on directories and their entries."""
+
+    def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
+        """The attributes of what a name in a directory stands for; knows ``.`` and ``..``."""
+        overlay = self._overlay
+        if (parent, name) not in overlay.entries.young:
+            overlay.warm_entry(parent, name)
+        with self._lock:
+            directory, entry = self._search(parent, name, caller)
+            if entry is not None:
+                return self._entry_node(entry).attributes()
+            if name == b".":
+                return directory.attributes()
+            if name == b"..":
+                return self._node(directory.parent).attributes()
+        raise posix_error(errno.ENOENT)
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        """Makes a directory."""
+        with self._lock:
+            directory = self._require_absent(parent, name, caller)
+            if directory.nlink >= MAX_LINKS:
+                raise posix_error(errno.EMLINK)
+            node = self._allocate(directory, stat.S_IFDIR | (mode & 0o1777 & ~caller.umask), caller, 2)
+            node.parent = parent
+            self._overlay.add(node)
+            self._enter(directory, name, node, node.btime)
+            directory.nlink += 1
+            return node.attributes()
+
+    def mknod(self, parent: int, name: bytes, mode: int, caller: Caller, rdev: int = 0) -> Attributes:
+        """Makes a file, fifo, socket or device; a device needs the superuser."""
+        kind = stat.S_IFMT(mode) or stat.S_IFREG
+        with self._lock:
+            if kind not in _NODE_KINDS:
+                raise posix_error(errno.EPERM if kind == stat.S_IFDIR else errno.EINVAL)
+            directory = self._require_absent(parent, name, caller)
+            device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+            if device and caller.uid and self._checked:
+                raise posix_error(errno.EPERM)
+            node = self._allocate(directory, kind | (mode & 0o7777 & ~caller.umask), caller, 1)
+            node.rdev = rdev if device else 0
+            self._overlay.add(node)
+            self._enter(directory, name, node, node.btime)
+            return node.attributes()
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+        """Makes a symbolic link; its text is kept as it is."""
+        if not target:
+            raise posix_error(errno.ENOENT)
+        if len(target) > _TARGET_BYTES:
+            raise posix_error(errno.ENAMETOOLONG)
+        with self._lock:
+            directory = self._require_absent(parent, name, caller)
+            node = self._allocate(directory, stat.S_IFLNK | 0o777, caller, 1)
+            node.target = bytes(target)
+            node.size = len(target)
+            self._overlay.add(node)
+            self._enter(directory, name, node, node.btime)
+            return node.attributes()
+
+    def readlink(self, ino: int) -> bytes:
+        """The text of a symbolic link."""
+        with self._lock:
+            node = self._node(ino)
+            if not stat.S_ISLNK(node.mode):
+                raise posix_error(errno.EINVAL)
+            return node.target
+
+    def link(self, ino: int, parent: int, name: bytes, caller: Caller) -> Attributes:
+        """Gives an inode another name; one made with O_TMPFILE gets its first."""
+        with self._lock:
+            node = self._node(ino)
+            directory = self._require_absent(parent, name, caller)
+            if node.is_directory:
+                raise posix_error(errno.EPERM)
+            if not node.nlink and not node.linkable:
+                raise posix_error(errno.ENOENT, "the file has been removed")
+            if node.nlink >= MAX_LINKS:
+                raise posix_error(errno.EMLINK)
+            now = self._now()
+            if node.nlink:
+                self._overlay.changed(node)
+                node.nlink += 1
+            else:
+                self._adopt(node)
+            node.ctime = now
+            self._enter(directory, name, node, now)
+            return node.attributes()
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Removes a name of anything but a directory; an open file lives on for its holders."""
+        with self._lock:
+            self._require_writable()
+            if name in (b".", b".."):
+                raise posix_error(errno.EISDIR)
+            directory, node = self._removable(parent, name, caller)
+            if node.is_directory:
+                raise posix_error(errno.EISDIR)
+            now = self._now()
+            self._overlay.set_entry(parent, name, None)
+            self._modified(directory, now)
+            self._drop_link(node, now)
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Removes an empty directory."""
+        with self._lock:
+            self._require_writable()
+            if name == b".":
+                raise posix_error(errno.EINVAL)
+            if name == b"..":
+                raise posix_error(errno.ENOTEMPTY)
+            directory, node = self._removable(parent, name, caller)
+            if not node.is_directory:
+                raise posix_error(errno.ENOTDIR)
+            if not self._is_empty(node):
+                raise posix_error(errno.ENOTEMPTY)
+            now = self._now()
+            self._overlay.set_entry(parent, name, None)
+            self._modified(directory, now)
+            directory.nlink -= 1
+            self._drop_link(node, now)
+
+    def opendir(self, ino: int, caller: Caller) -> int:
+        """A handle to list a directory as it is now."""
+        with self._lock:
+            node = self._directory(ino)
+            self._require(node, caller, READ)
+            handle = self._next_handle
+            self._next_handle += 1
+            self._directories[handle] = self._stream(node)
+            self._hold(node)
+            return handle
+
+    def readdir(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
+        """Up to so many entries behind a cookie, ``.`` and ``..`` first; an empty list at the end.
+
+        A handle lists the directory as it was when it was opened, or last read from the start: every entry that was
+        there is seen exactly once, whatever happens to the directory meanwhile.
+        """
+        stream = self._open_directory(handle)
+        if not cookie and stream.used:
+            with self._lock:
+                stream = self._directories[handle] = self._stream(stream.node)
+        stream.used = True
+        return stream.read(cookie, count)
+
+    def readdirplus(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
+        """The same with present attributes; those of entries gone meanwhile are None."""
+        entries = self.readdir(handle, cookie, count)
+        overlay = self._overlay
+        young = overlay.inodes.young
+        for entry in entries:
+            if entry.ino not in young:
+                overlay.warm_inode(entry.ino)
+        with self._lock:
+            return [self._with_attributes(overlay, entry) for entry in entries]
+
+    def releasedir(self, handle: int) -> None:
+        """Closes a handle of `opendir`."""
+        with self._lock:
+            stream = self._directories.pop(handle, None)
+            if stream is None:
+                raise posix_error(errno.EBADF)
+            self._let_go(stream.node)
+
+    def _open_directory(self, handle: int) -> DirectoryStream:
+        try:
+            return self._directories[handle]
+        except KeyError:
+            raise posix_error(errno.EBADF) from None
+
+    def _stream(self, node: Inode) -> DirectoryStream:
+        overlay = self._overlay
+        snapshot = overlay.snapshot if node.ino < overlay.first_new_ino else None
+        return DirectoryStream(node, snapshot, overlay.directory_changes(node.ino))
+
+    @staticmethod
+    def _with_attributes(overlay: Overlay, entry: DirectoryEntry) -> DirectoryEntry:
+        node = overlay.inode(entry.ino)
+        return entry if node is None else entry._replace(attributes=node.attributes())
+
+    def _removable(self, parent: int, name: bytes, caller: Caller) -> tuple[Inode, Inode]:
+        """A directory and what a name in it stands for, which the caller may remove from there."""
+        directory, entry = self._search(parent, name, caller)
+        if entry is None:
+            raise posix_error(errno.ENOENT)
+        node = self._entry_node(entry)
+        self._require_removable(directory, node, caller)
+        return directory, node
+
+    def _require_removable(self, directory: Inode, node: Inode, caller: Caller) -> None:
+        if self._checked:
+            self._require(directory, caller, WRITE | EXECUTE)
+            require_unsticky(directory, node, caller)
+
+    def _is_empty(self, node: Inode) -> bool:
+        overlay = self._overlay
+        changes = overlay.directory_changes(node.ino)
+        if any(entry is not None for entry in changes.values()):
+            return False
+        snapshot = overlay.snapshot if node.ino < overlay.first_new_ino else None
+        return next(directory_entries(snapshot, node.ino, changes), None) is None
+
+    def _adopt(self, node: Inode) -> None:
+        """Takes an inode that had no name into the versions to come."""
+        usage = self._usage
+        usage.orphan_inodes -= 1
+        usage.orphan_bytes -= node.allocated
+        usage.inode_count += 1
+        usage.used_bytes += node.allocated
+        node.nlink = 1
+        node.linkable = False
+        self._overlay.add(node)
+        for name, value in (node.xattrs or {}).items():
+            self._overlay.set_xattr(node.ino, name, value)

@@ -1,0 +1,264 @@
+"""Files: opening them, reading and writing, and the ways to change where their bytes lie."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from enum import IntFlag
+from typing import Final
+
+from stowstore.namespace.attributes import MAX_SIZE
+from stowstore.namespace.errors import posix_error
+from stowstore.namespace.handles import OpenFile
+from stowstore.namespace.inodes import Attributes, Inode
+from stowstore.namespace.permissions import READ, WRITE, Caller
+from stowstore.namespace.renames import RenameOperations
+
+__all__ = ["AllocateFlags", "FileOperations"]
+
+_ACCESS: Final = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE, 3: READ | WRITE}
+
+
+class AllocateFlags(IntFlag):
+    """The modes of ``fallocate`` that are served; values are the kernel's."""
+
+    ALLOCATE = 0
+    KEEP_SIZE = 1
+    PUNCH_HOLE = 2
+    ZERO_RANGE = 16
+
+
+class FileOperations(RenameOperations):
+    """Operations on regular files by handle."""
+
+    def open(self, ino: int, flags: int, caller: Caller) -> int:
+        """A handle on a regular file; ``O_TRUNC`` empties it.
+
+        Fifos and devices are the kernel's to open (ENXIO here), directories are read with `opendir`.
+        """
+        with self._lock:
+            return self._open(self._node(ino), flags, caller)
+
+    def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
+        """Makes and opens a file, whatever its mode; without ``O_EXCL`` one that exists is opened."""
+        with self._lock:
+            directory, entry = self._search(parent, name, caller)
+            if entry is not None and not flags & os.O_EXCL:
+                node = self._entry_node(entry)
+                return node.attributes(), self._open(node, flags, caller)
+            if entry is not None or name in (b".", b".."):
+                raise posix_error(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+            self._require_writable()
+            self._require_addable(directory, caller)
+            node = self._allocate(directory, stat.S_IFREG | (mode & 0o7777 & ~caller.umask), caller, 1)
+            self._overlay.add(node)
+            self._enter(directory, name, node, node.btime)
+            return node.attributes(), self._opened(node, flags)
+
+    def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
+        """Makes and opens a file without a name (``O_TMPFILE``), which `link` can give it unless ``O_EXCL`` is set."""
+        with self._lock:
+            directory = self._directory(parent)
+            self._require_writable()
+            self._require_addable(directory, caller)
+            if not flags & (os.O_WRONLY | os.O_RDWR):
+                raise posix_error(errno.EINVAL)
+            node = self._allocate(directory, stat.S_IFREG | (mode & 0o7777 & ~caller.umask), caller, 0)
+            node.linkable = not flags & os.O_EXCL
+            self._overlay.add(node)
+            return node.attributes(), self._opened(node, flags)
+
+    def release(self, handle: int) -> None:
+        """Closes a handle."""
+        with self._lock:
+            opened = self._files.pop(handle, None)
+            if opened is None:
+                raise posix_error(errno.EBADF)
+            self._let_go(opened.node)
+
+    def flush(self, handle: int) -> None:
+        """Answers ``close``; what was written is in the file system already."""
+        self._file(handle)
+
+    def retain(self, ino: int, count: int = 1) -> None:
+        """Keeps an inode alive without a handle, as long as a mount knows it."""
+        with self._lock:
+            self._hold(self._node(ino), count)
+
+    def forget(self, ino: int, count: int = 1) -> None:
+        """Takes back as many `retain`."""
+        with self._lock:
+            node = self._overlay.opened.get(ino)
+            if node is not None:
+                self._let_go(node, count)
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from an offset; fewer at the end of the file only."""
+        opened = self._file(handle)
+        if not opened.readable:
+            raise posix_error(errno.EBADF)
+        if offset < 0 or size < 0:
+            raise posix_error(errno.EINVAL)
+        node = opened.node
+        with self._lock:
+            size = min(size, node.size - offset)
+            if size <= 0:
+                return b""
+            self._extents(node)
+            plan = self.content.plan(node, offset, size)
+        return self.content.fetch(plan)
+
+    def write(self, handle: int, offset: int, data: bytes | bytearray | memoryview, caller: Caller) -> int:
+        """Writes at an offset, or at the end with ``O_APPEND``; all or nothing.
+
+        Raises:
+            OSError: ENOSPC before anything is taken, where the volume or the staging area is full.
+        """
+        opened = self._writable_file(handle)
+        length = len(data)
+        if offset < 0:
+            raise posix_error(errno.EINVAL)
+        if not length:
+            return 0
+        node = opened.node
+        with self._lock:
+            at = node.size if opened.append else offset
+            self._require_room(node, at, length)
+        staged = self.content.stage(data)
+        try:
+            with self._lock:
+                at = node.size if opened.append else offset
+                self._require_room(node, at, length)
+                self._overlay.changed(node)
+                self._extents(node)
+                self.content.place(node, at, staged)
+                staged = None
+                self._account(node)
+                self._written(node, max(node.size, at + length), caller)
+        finally:
+            if staged is not None:
+                self.content.discard(staged)
+        return length
+
+    def fallocate(self, handle: int, mode: int, offset: int, length: int, caller: Caller) -> None:
+        """Changes the space of a range: allocates it, makes it a hole, or zeros.
+
+        Allocation sets the size and checks the limits; room is not set aside, since a volume has no blocks to reserve.
+        """
+        opened = self._writable_file(handle)
+        if offset < 0 or length <= 0:
+            raise posix_error(errno.EINVAL)
+        punch, zero = mode & AllocateFlags.PUNCH_HOLE, mode & AllocateFlags.ZERO_RANGE
+        keep = mode & AllocateFlags.KEEP_SIZE
+        known = AllocateFlags.KEEP_SIZE | AllocateFlags.PUNCH_HOLE | AllocateFlags.ZERO_RANGE
+        if mode & ~known or (punch and (zero or not keep)):
+            raise posix_error(errno.EOPNOTSUPP)
+        if offset + length > MAX_SIZE:
+            raise posix_error(errno.EFBIG)
+        node = opened.node
+        with self._lock:
+            if not punch and not zero:
+                self._require_room(node, offset, length)
+            self._overlay.changed(node)
+            if punch or zero:
+                self._extents(node)
+                self.content.punch(node, offset, length)
+                self._account(node)
+            self._written(node, node.size if keep else max(node.size, offset + length), caller)
+
+    def lseek(self, handle: int, offset: int, whence: int) -> int:
+        """The next data or hole (`os.SEEK_DATA`, `os.SEEK_HOLE`) at or behind an offset."""
+        opened = self._file(handle)
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise posix_error(errno.EINVAL, "a handle has no position; only SEEK_DATA and SEEK_HOLE ask anything")
+        node = opened.node
+        with self._lock:
+            if not 0 <= offset < node.size:
+                raise posix_error(errno.ENXIO)
+            self._extents(node)
+            return self.content.seek(node, offset, whence)
+
+    def copy_file_range(
+        self, handle: int, offset: int, target: int, target_offset: int, length: int, caller: Caller
+    ) -> int:
+        """Makes a range of one file share the bytes of another's, or of its own; how many were copied.
+
+        No data are moved, and none are uploaded again.
+        """
+        source_file, target_file = self._file(handle), self._file(target)
+        if not source_file.readable or not target_file.writable or target_file.append:
+            raise posix_error(errno.EBADF)
+        if min(offset, target_offset, length) < 0:
+            raise posix_error(errno.EINVAL)
+        source, node = source_file.node, target_file.node
+        with self._lock:
+            length = min(length, source.size - offset)
+            if length <= 0:
+                return 0
+            if source is node and offset < target_offset + length and target_offset < offset + length:
+                raise posix_error(errno.EINVAL, "the ranges overlap")
+            self._extents(source)
+            self._require_room(node, target_offset, length)
+            self._overlay.changed(node)
+            self._extents(node)
+            self.content.clone(source, offset, node, target_offset, length)
+            self._account(node)
+            self._written(node, max(node.size, target_offset + length), caller)
+            return length
+
+    def _file(self, handle: int) -> OpenFile:
+        try:
+            return self._files[handle]
+        except KeyError:
+            raise posix_error(errno.EBADF) from None
+
+    def _writable_file(self, handle: int) -> OpenFile:
+        opened = self._file(handle)
+        if not opened.writable:
+            raise posix_error(errno.EBADF)
+        return opened
+
+    def _open(self, node: Inode, flags: int, caller: Caller) -> int:
+        wanted = _ACCESS[flags & os.O_ACCMODE]
+        if flags & os.O_TRUNC:
+            wanted |= WRITE
+        kind = stat.S_IFMT(node.mode)
+        if kind == stat.S_IFLNK:
+            raise posix_error(errno.ELOOP)
+        if kind == stat.S_IFDIR:
+            raise posix_error(errno.EISDIR)
+        if flags & os.O_DIRECTORY:
+            raise posix_error(errno.ENOTDIR)
+        if wanted & WRITE and kind == stat.S_IFREG:
+            self._require_writable()
+        self._require(node, caller, wanted)
+        if kind != stat.S_IFREG:
+            raise posix_error(errno.ENXIO)
+        if flags & os.O_TRUNC:
+            self._set_size(node, 0, caller, self._now())
+        return self._opened(node, flags)
+
+    def _opened(self, node: Inode, flags: int) -> int:
+        handle = self._next_handle
+        self._next_handle = handle + 1
+        self._files[handle] = OpenFile(node, flags)
+        self._hold(node)
+        return handle
+
+    def _require_room(self, node: Inode, offset: int, length: int) -> None:
+        """Raises EFBIG or ENOSPC where a range cannot be written; what is there already costs nothing again."""
+        if offset + length > MAX_SIZE:
+            raise posix_error(errno.EFBIG)
+        usage = self._usage
+        if not usage.has_room_for(length):
+            added = length - self._extents(node).covered(offset, length)
+            if not usage.has_room_for(added):
+                raise usage.full()
+
+    def _written(self, node: Inode, size: int, caller: Caller) -> None:
+        """What every change of content leaves on the inode."""
+        node.size = size
+        node.mtime = node.ctime = self._now()
+        if caller.uid:
+            self._drop_privileges(node, caller)

@@ -1,0 +1,73 @@
+"""The file system of a volume: POSIX by inode number, in process, over a snapshot that is read as it is needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from stowstore.index.snapshot import Snapshot
+from stowstore.namespace.committing import CommitOperations
+from stowstore.namespace.interfaces import Content, MetaStore
+from stowstore.namespace.journal import INTERVAL_SECONDS, Journal
+from stowstore.namespace.permissions import PermissionChecks
+
+__all__ = ["FileSystem"]
+
+
+class FileSystem(CommitOperations):
+    """Everything Linux does with inodes and names; errors are `OSError` with Linux's numbers.
+
+    The root directory is inode 1.  Names are bytes, times nanoseconds since 1970; atime stays what it was set to.
+    Numbers of inodes are never used again.  Operations are atomic and thread-safe: one lock, which is never held while
+    content is staged or fetched.  Metadata that lookups, ``getattr`` and listings need are fetched before it is taken.
+
+    Opening reads the superblock of the snapshot and the journal, with ``read_only`` nothing at all.  A snapshot without
+    anything becomes an empty file system.  With a metadata store, changes are journalled in the background and by
+    `fsync`; a file system opened over a store that has records continues from them.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        content: Content,
+        *,
+        metastore: MetaStore | None = None,
+        read_only: bool = False,
+        permissions: PermissionChecks = PermissionChecks.HERE,
+        journal_interval: float | None = INTERVAL_SECONDS,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(
+            snapshot, content, metastore=metastore, read_only=read_only, permissions=permissions, clock=clock
+        )
+        if metastore is not None and not read_only:
+            self.journal = Journal(self, metastore, interval=journal_interval or INTERVAL_SECONDS)
+            if journal_interval is not None:
+                self.journal.start()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The committed state that changes lie over."""
+        return self._overlay.snapshot
+
+    def fsync(self, handle: int | None = None) -> None:
+        """Returns when everything done so far survives the death of this process.
+
+        One journal serves all files, so a handle is only checked to be open.
+
+        Raises:
+            OSError, StoreError: the journal or the staging area cannot be written.
+        """
+        if handle is not None:
+            self._file(handle)
+        if self.read_only:
+            return
+        if self.journal is None:
+            self.content.sync()
+        else:
+            self.journal.write(durable=True)
+
+    def close(self) -> None:
+        """Ends the background thread; changes stay in the journal.  Handles are of no use afterwards."""
+        if self.journal is not None:
+            self.journal.close()
