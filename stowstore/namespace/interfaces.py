@@ -156,8 +156,11 @@ class Content(Protocol):
         """
         ...
 
-    def sync(self) -> None:
-        """Makes staged data durable on the local disk, without the lock."""
+    def sync(self, *, durable: bool = True) -> None:
+        """Writes staged data out to the local disk, without the lock: before the journal refers to them.
+
+        Then they outlive the process; with ``durable`` they outlive the machine's loss of power, too.
+        """
         ...
 
     def flush(self, files: Sequence[tuple[int, int, Extents]], writer: Any) -> None:
