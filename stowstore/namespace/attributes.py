@@ -31,7 +31,7 @@ NOW = Moment.NOW
 
 @frozen(kw_only=True)
 class AttributeChanges:
-    """What `setattr` is to change, None to leave as it is (``UTIME_OMIT``); times in nanoseconds since 1970 or `NOW`."""
+    """What `setattr` is to change, None to leave as it is (``UTIME_OMIT``); times in nanoseconds, or `NOW`."""
 
     mode: int | None = None
     uid: int | None = None

@@ -53,8 +53,11 @@ class CommitOperations(XattrOperations):
         superblock = Superblock() if raw is None else Superblock.decode(raw)
         with self._lock:
             self._overlay.advance(snapshot, superblock.next_ino, self._settle)
+            checkpoint = self.content.checkpoint()
         if self.journal is not None:
             self.journal.start_over(meta or {})
+        else:
+            self.content.reclaim(checkpoint)
 
     def commit_failed(self) -> None:
         """Puts the frozen changes back below those made since; nothing is lost, and a later commit has them all."""

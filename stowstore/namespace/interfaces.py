@@ -152,7 +152,7 @@ class Content(Protocol):
     def reclaim(self, checkpoint: Any) -> None:
         """Says that what was changed before a checkpoint is in the journal, or in the version below.
 
-        Staged data that only older records of the journal referred to are kept until then, for a crash, and deleted now.
+        Staged data that only older records of the journal referred to are kept until then, for a crash.
         """
         ...
 

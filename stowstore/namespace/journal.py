@@ -69,6 +69,7 @@ class Journal:
             with core._lock:
                 taken = core._overlay.take_unjournalled()
                 batch = self._values(taken) if taken else {}
+                checkpoint = core.content.checkpoint()
             try:
                 if durable:
                     core.content.sync()
@@ -80,6 +81,7 @@ class Journal:
                 with core._lock:
                     self._give_back(taken)
                 raise
+            core.content.reclaim(checkpoint)
             self.failure = None
 
     def start_over(self, meta: Mapping[str, bytes]) -> None:
@@ -89,7 +91,9 @@ class Journal:
             with core._lock:
                 core._overlay.take_unjournalled()
                 batch = self._values(self._everything())
+                checkpoint = core.content.checkpoint()
             self._store.replace(batch, meta)
+            core.content.reclaim(checkpoint)
 
     def _run(self) -> None:
         waited = 0.0
