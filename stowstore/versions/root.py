@@ -258,13 +258,25 @@ class Root:
         """Removes a manifest; what only it named becomes garbage."""
         self.store.delete(self.base.join("versions", check_volume_name(volume), version))
 
-    def set_head(self, name: VersionName, expected: VersionName | None) -> None:
-        """Moves the head of a volume; where the backend can, only if it still is the one expected.
+    def set_head(self, volume: str, name: VersionName, expected: VersionName | None) -> None:
+        """Moves the head of a volume, or makes the volume where None is expected.
+
+        The head of a fork names a version of the volume it came from until it is committed to: a fork is this one
+        write.  Where the backend can, the head moves only if it still is the one expected.
 
         Raises:
             PreconditionFailed: it has moved meanwhile.
         """
-        self._write_ref(name.volume, HEAD, name, expected)
+        self._write_ref(volume, HEAD, name, expected)
+
+    def pinned(self) -> dict[VersionName, list[str]]:
+        """Every version that the head or a tag of some volume names, and by what: ``volume``, ``volume@tag``."""
+        found: dict[VersionName, list[str]] = {}
+        for volume in self.volumes():
+            found.setdefault(self.head(volume), []).append(volume)
+            for tag, name in self.tags(volume).items():
+                found.setdefault(name, []).append(f"{volume}@{tag}")
+        return found
 
     def tags(self, volume: str) -> dict[str, VersionName]:
         """The tags of a volume and the versions they name."""
@@ -272,10 +284,10 @@ class Root:
         names = [entry.reference.name for entry in self.store.walk(prefix, directory=True)]
         return {name: self._read_ref(volume, f"tags/{name}") for name in names}
 
-    def set_tag(self, tag: str, name: VersionName) -> None:
-        """Gives a version a name; a tag that exists moves."""
+    def set_tag(self, volume: str, tag: str, name: VersionName) -> None:
+        """Gives a version a name among the tags of a volume; a tag that exists moves."""
         content = json.dumps(name.to_data(), sort_keys=True).encode()
-        reference = self._ref(name.volume, f"tags/{check_volume_name(tag, 'tag')}")
+        reference = self._ref(volume, f"tags/{check_volume_name(tag, 'tag')}")
         self.store.write_raw(reference, len(content), None, content)
 
     def delete_tag(self, volume: str, tag: str) -> None:
@@ -300,12 +312,9 @@ class Root:
     def _read_ref(self, volume: str, name: str) -> VersionName:
         raw = _read(self.store, self._ref(volume, name))
         try:
-            found = VersionName.from_data(json.loads(raw))
+            return VersionName.from_data(json.loads(raw))
         except ValueError as error:
             raise CorruptManifest(f"the reference {name} of {volume} is damaged") from error
-        if found.volume != volume:
-            raise CorruptManifest(f"the reference {name} of {volume} names a version of {found.volume}")
-        return found
 
     def _write_ref(self, volume: str, name: str, value: VersionName, expected: VersionName | None) -> None:
         reference = self._ref(volume, name)

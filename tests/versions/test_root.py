@@ -38,7 +38,7 @@ def commit(root: Root, volume: str, message: str) -> VersionName:
     head = root.head(volume) if root.has_volume(volume) else None
     parents = () if head is None else (head,)
     name = root.write_manifest(Manifest(volume=volume, snapshot=SnapshotRef(), parents=parents, message=message))
-    root.set_head(name, head)
+    root.set_head(volume, name, head)
     return name
 
 
@@ -77,7 +77,7 @@ def test_newer_and_damaged_formats(store: Store, base: DataReference) -> None:
 def test_head_follows_commits(root: Root) -> None:
     """The head names the newest version; versions are found by id, beginning, tag, and none at all."""
     first, second = commit(root, "data", "one"), commit(root, "data", "two")
-    root.set_tag("best", first)
+    root.set_tag("data", "best", first)
 
     assert second == root.head("data") == root.resolve("data") == root.resolve("data", "head")
     assert first == root.resolve("data", "best") == root.resolve("data", first.id)
@@ -112,9 +112,9 @@ def test_head_is_not_moved_past_somebody_else(root: Root) -> None:
     late = root.write_manifest(Manifest(volume="data", snapshot=SnapshotRef(), parents=(first,)))
 
     with pytest.raises(errors.PreconditionFailed):
-        root.set_head(late, first)
+        root.set_head("data", late, first)
     with pytest.raises(errors.PreconditionFailed):
-        root.set_head(late, None)
+        root.set_head("data", late, None)
     assert "two" == root.load(root.head("data")).message
 
 
@@ -129,7 +129,7 @@ def test_manifest_under_a_wrong_name(root: Root, store: Store) -> None:
         root.manifest("data", other.id)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b'{"volume": "other"}', b"\xff"])
+@pytest.mark.parametrize("raw", [b"", b"[]", b'{"volume": "data"}', b"\xff"])
 def test_damaged_reference(root: Root, store: Store, raw: bytes) -> None:
     """A head that names nothing is damaged, not missing."""
     commit(root, "data", "one")
@@ -137,3 +137,13 @@ def test_damaged_reference(root: Root, store: Store, raw: bytes) -> None:
 
     with pytest.raises(CorruptManifest):
         root.head("data")
+
+
+def test_fork_is_one_write(root: Root) -> None:
+    """A fork's head names the version it came from, and pins it."""
+    name = commit(root, "data", "one")
+    root.set_head("fork", name, None)
+
+    assert name == root.head("fork") == root.resolve("fork")
+    assert ["data", "fork"] == root.volumes()
+    assert {name: ["data", "fork"]} == root.pinned()
