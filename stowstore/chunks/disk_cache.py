@@ -13,6 +13,8 @@ import re
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +41,12 @@ class DiskCache:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], max_bytes: int = 10 << 30, *, min_free_ratio: float = 0.05
+        self,
+        directory: str | os.PathLike[str],
+        max_bytes: int = 10 << 30,
+        *,
+        min_free_ratio: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_bytes < 0 or not 0 <= min_free_ratio < 1:
             raise ValueError(
@@ -48,11 +55,12 @@ class DiskCache:
         self._directory = Path(directory)
         self._max_bytes = max_bytes
         self._min_free_ratio = min_free_ratio
+        self._clock = clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, int] = OrderedDict()
         self._bytes = self._hits = self._misses = self._evictions = self._bad = self._failures = 0
         self._unlooked = _LOOK_EVERY
-        self._paused_until = 0.0
+        self._paused_until = -inf
         self._drafts = itertools.count()
         self._owner = 0
         self._fd = -1
@@ -86,7 +94,7 @@ class DiskCache:
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Keeps bytes under a key, if there is room on the disk."""
         size = len(data)
-        if not self.is_owner or size > self._max_bytes // 4 or time.monotonic() < self._paused_until:
+        if not self.is_owner or size > self._max_bytes // 4 or self._clock() < self._paused_until:
             return
         try:
             if not self._has_space(size):
@@ -95,7 +103,7 @@ class DiskCache:
         except OSError:
             with self._lock:
                 self._failures += 1
-                self._paused_until = time.monotonic() + _PAUSE
+                self._paused_until = self._clock() + _PAUSE
             return
         with self._lock:
             self._bytes += size - self._entries.pop(key, 0)
@@ -197,7 +205,7 @@ class DiskCache:
         self._shrink(max(0, self._bytes - missing - _LOOK_EVERY))
         with self._lock:
             self._failures += 1
-            self._paused_until = time.monotonic() + 1.0
+            self._paused_until = self._clock() + 1.0
         return False
 
     def _write(self, key: str, data: bytes | memoryview) -> None:

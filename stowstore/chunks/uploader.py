@@ -31,8 +31,8 @@ class PackUploader:
     """Puts packs into a store with at most ``max_uploads`` requests at once; thread-safe.
 
     A pack waits ``upload_delay`` seconds first, unless `flush` or lack of room hurries it.  ``max_bytes`` bounds what
-    is under way: who produces data reserves room before, and waits for it.  What failed is kept, and tried again by
-    the next `flush`.
+    is under way: who produces data reserves room before, and waits for it.  What failed is kept, raised once, and
+    tried again by the `flush` after that.
     """
 
     def __init__(
@@ -105,20 +105,17 @@ class PackUploader:
         """
         with self._changed:
             self._check_open()
-            for upload in self._failed:
-                upload.error = None
-            self._queue.extendleft(reversed(self._failed))
-            self._failed.clear()
+            for upload in [upload for upload in self._failed if upload.is_reported]:
+                self._failed.remove(upload)
+                upload.error, upload.is_reported = None, False
+                self._queue.append(upload)
             self._hurry()
             waiting: Collection[_Upload] = {*self._queue, *self._active}
             while unsettled := [upload for upload in waiting if not upload.is_settled]:
                 waiting = unsettled
                 self._wait()
                 self._check_open()
-            if self._failed:
-                error = self._failed[0].error
-                assert error is not None
-                raise error
+            self._report_failure()
 
     def close(self) -> None:
         """Takes no more packs and drops those that wait; what is being sent goes on."""
@@ -130,12 +127,18 @@ class PackUploader:
     def _wait_for_room(self, size: int) -> None:
         while self._held and self._held + size > self._max_bytes:
             self._check_open()
-            if self._failed:
-                error = self._failed[0].error
-                assert error is not None
-                raise error
             self._hurry()
+            if not self._queue and not self._active:
+                self._report_failure()
             self._wait()
+
+    def _report_failure(self) -> None:
+        for upload in self._failed:
+            upload.is_reported = True
+        if self._failed:
+            error = self._failed[0].error
+            assert error is not None
+            raise error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -228,7 +231,7 @@ class PackUploader:
 class _Upload:
     """A pack on its way."""
 
-    __slots__ = ("due", "error", "is_done", "pack", "payload", "size")
+    __slots__ = ("due", "error", "is_done", "is_reported", "pack", "payload", "size")
 
     def __init__(self, pack: PackBuilder, due: float) -> None:
         self.pack = pack
@@ -237,6 +240,8 @@ class _Upload:
         self.payload: bytes | None = None
         self.error: Exception | None = None
         self.is_done = False
+        #: Whether somebody was told of the error; only then may it be tried again.
+        self.is_reported = False
 
     @property
     def is_settled(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -19,11 +20,13 @@ PLAIN = BlockCodec()
 SEALED = BlockCodec(RootKeys(naming=b"n" * 32, sealing=b"s" * 32))
 
 
+@lru_cache(maxsize=32)
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that cannot be compressed, the same for equal arguments."""
     return Random(f"{size} {seed}").randbytes(size)
 
 
+@lru_cache(maxsize=32)
 def prose(size: int, seed: int = 0) -> bytes:
     """Bytes that compress well, the same for equal arguments."""
     return (f"the quick brown fox {seed} jumps over the lazy dog\n".encode() * (size // 40 + 1))[:size]

@@ -1,9 +1,11 @@
 """Caches hold what they may, no more, and never do harm."""
 
-import errno
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stowstore.chunks import disk_cache
 from stowstore.chunks.disk_cache import DiskCache
 from stowstore.chunks.memory_cache import MemoryCache
 
@@ -150,20 +151,15 @@ def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_a_full_disk_turns_writing_off_and_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_turns_writing_off_and_is_counted(tmp_path: Path) -> None:
     """Reading goes on, nothing is raised, no draft stays, and after a while it is tried again."""
-    cache = opened(tmp_path)
-    cache.put(key(1), b"one")
     now = 1000.0
-    monkeypatch.setattr(disk_cache.time, "monotonic", lambda: now)
-
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "no space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(disk_cache.os, "write", full)
+    cache = DiskCache(tmp_path, 1 << 20, min_free_ratio=0.0, clock=lambda: now)
+    cache.wait_until_scanned()
+    cache.put(key(1), b"one")
+    with no_file_above(4096):
         for number in range(2, 5):
-            cache.put(key(number), b"more")
+            cache.put(key(number), bytes(10_000))
     assert (1, 1) == (cache.stats.failures, cache.stats.entries)
     assert ([key(1)], b"one") == (files(tmp_path), cache.get(key(1)))
     cache.put(key(2), b"too soon")
@@ -171,6 +167,17 @@ def test_a_full_disk_turns_writing_off_and_is_counted(tmp_path: Path, monkeypatc
     cache.put(key(3), b"three")
     assert [None, b"three"] == [cache.get(key(2)), cache.get(key(3))]
     cache.close()
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Lets every write beyond a size fail, as on a full disk, part of it being done."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_file_system_is_left_its_room(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_truncated_pack_is_noticed() -> None:
     for end in range(0, len(data), 13):
         with pytest.raises(CorruptBlock):
             parse(data[:end], refs[0].pack)
-    with pytest.raises(CorruptBlock, match="do not fill|malformed"):
+    with pytest.raises(CorruptBlock, match=r"malformed"):
         parse(data[1:], refs[0].pack)
 
 

@@ -40,7 +40,10 @@ for sealed, memory in STORES.items():
         REFS[sealed] = write(made, CONTENTS)
 
 
-@given(st.booleans(), st.lists(st.tuples(st.integers(0, len(CONTENTS) - 1), st.integers(0, 5 << 20), st.none() | st.integers(0, 300_000)), max_size=8), st.sampled_from([0, 1 << 20, 64 << 20]))  # fmt: skip
+RANGES = st.tuples(st.integers(0, len(CONTENTS) - 1), st.integers(0, 5 << 20), st.none() | st.integers(0, 300_000))
+
+
+@given(st.booleans(), st.lists(RANGES, max_size=8), st.sampled_from([0, 1 << 20, 64 << 20]))
 def test_any_ranges_are_those_of_the_contents(
     is_sealed: bool, ranges: list[tuple[int, int, int | None]], memory_bytes: int
 ) -> None:
@@ -179,9 +182,10 @@ def test_the_deadline_of_one_reader_is_not_that_of_another() -> None:
         entered = threading.Event()
 
         def hurried() -> None:
-            with deadline(0.3), pytest.raises(DeadlineExceeded):
+            with deadline(0.3):
                 entered.set()
-                opened.reader.read(ref)
+                with pytest.raises(DeadlineExceeded):
+                    opened.reader.read(ref)
 
         first = pool.submit(hurried)
         entered.wait(30)
