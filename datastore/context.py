@@ -123,6 +123,9 @@ _POLL = 0.05
 _NONE = Limits(None, None, ())
 _limits: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("datastore_limits", default=None)
 
+#: The limits of this context, or None when nothing bounds it; no function of ours, as every operation asks.
+current_limits: Callable[[], Limits | None] = _limits.get
+
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[Limits]:
@@ -168,11 +171,6 @@ def under(limits: Limits | None) -> Iterator[None]:
         yield
     finally:
         _limits.reset(reset)
-
-
-def current_limits() -> Limits | None:
-    """The limits of this context, or None when nothing bounds it (the common, cheap case)."""
-    return _limits.get()
 
 
 def remaining() -> float | None:

@@ -106,7 +106,8 @@ def _bare_etag(etag: str | None) -> str | None:
     return clean_etag(etag) or None
 
 
-@frozen(kw_only=True)
+# With slots attrs has to set the fields of a frozen class one call at a time, which every write would pay for.
+@frozen(kw_only=True, slots=False)
 class Metadata(PickledByFields):
     """What ``head`` knows of an object; the default value means that there is none.
 

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from datastore.context import check
+from datastore.context import check, current_limits
 from datastore.copying import stream_copy
 from datastore.driver import Container, DriverEntry, DriverPage
 from datastore.errors import (
@@ -104,7 +104,9 @@ class PortableStore(Store):
         if limit < 0:
             raise ValueError(f"max_bytes is a number of bytes, 0 for no limit, not {limit}")
         try:
-            check()
+            limits = current_limits()
+            if limits is not None:
+                limits.check()
             stream = self._container(ref).open(
                 ref.key, start, length, None if if_match is None else clean_etag(if_match)
             )
@@ -127,7 +129,9 @@ class PortableStore(Store):
         if options is None:
             options = _PLAIN_WRITE
         try:
-            check()
+            limits = current_limits()
+            if limits is not None:
+                limits.check()
             if options is not _PLAIN_WRITE:
                 self._require_features(ref, options)
             source = stream if isinstance(stream, Source) else Source(stream, size, content_md5=options.content_md5)

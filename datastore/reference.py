@@ -352,14 +352,26 @@ def _format(reference: DataReference) -> str:
 
 
 def _make(scheme: str, container: str, key: str, account: str | None = None, flaw: str | None = None) -> DataReference:
-    reference = object.__new__(DataReference)
-    put = object.__setattr__
-    put(reference, "scheme", scheme)
-    put(reference, "container", container)
-    put(reference, "key", key)
-    put(reference, "account", account)
-    put(reference, "flaw", flaw)
-    return reference
+    made = _Unfrozen()
+    made.scheme = scheme
+    made.container = container
+    made.key = key
+    made.account = account
+    made.flaw = flaw
+    made.__class__ = DataReference  # type: ignore[assignment]
+    return made  # type: ignore[return-value]
+
+
+class _Unfrozen:
+    """A reference whose fields may still be set, directly and not by a call each: listings make many."""
+
+    __slots__ = DataReference.__slots__
+
+    account: str | None
+    container: str
+    flaw: str | None
+    key: str
+    scheme: str
 
 
 def _invalid(reason: str, text: str) -> InvalidReference:

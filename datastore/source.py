@@ -45,7 +45,7 @@ class Source:
         "_position",
         "_raw",
         "_restart",
-        "_whole",
+        "data",
         "size",
     )
 
@@ -58,10 +58,14 @@ class Source:
         self._expected_md5 = content_md5
         self._limits = current_limits()
         self._restart: int | None = None
-        self._whole: bytes | memoryview | None = None
         self._raw: Readable | None = None
         self._digest: Any = None
-        if isinstance(data, (bytes, bytearray, memoryview)):
+        #: The whole content, checked, if it lies in memory; else None.  For reading only.
+        self.data: bytes | memoryview | None = None
+        if data.__class__ is bytes and content_md5 is None and size == len(data):
+            # What nearly every small write is: nothing to check.
+            self.data = data
+        elif isinstance(data, (bytes, bytearray, memoryview)):
             # A view of what the caller may change later would tear a retried write.
             self._hold(data if isinstance(data, bytes) else bytes(data))
         else:
@@ -69,11 +73,6 @@ class Source:
                 self._digest = hashlib.md5(usedforsecurity=False)
             self._raw = data if isinstance(data, Readable) else _Joined(_iterate(data))
             self._restart = _position_of(self._raw)
-
-    @property
-    def data(self) -> bytes | memoryview | None:
-        """The whole content, checked, if it lies in memory; else None."""
-        return self._whole
 
     def buffered(self, limit: int) -> bytes | memoryview | None:
         """The whole content, checked, if it is no larger than ``limit`` bytes; else None and nothing is lost.
@@ -83,8 +82,8 @@ class Source:
         Raises:
             SizeMismatch, DigestMismatch: the content is not as declared.
         """
-        if self._whole is not None:
-            return self._whole if len(self._whole) <= limit else None
+        if self.data is not None:
+            return self.data if len(self.data) <= limit else None
         if self._position or (self.size is not None and self.size > limit):
             return None
         # Pieces are joined once: a stream may come in very many small ones.
@@ -97,7 +96,7 @@ class Source:
                     whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     pieces = []
                     self._hold(whole)
-                    return self._whole
+                    return self.data
                 pieces.append(piece)
                 length += len(piece)
                 if self.size is not None and length > self.size:
@@ -113,9 +112,9 @@ class Source:
             SizeMismatch: the content ended early, or goes on after the declared size.
             DigestMismatch: the content does not have the declared MD5.
         """
-        if self._whole is not None:
+        if self.data is not None:
             end = None if size < 0 else self._position + size
-            piece = bytes(self._whole[self._position : end])
+            piece = bytes(self.data[self._position : end])
             self._position += len(piece)
             return piece
         if size < 0:
@@ -147,7 +146,7 @@ class Source:
 
     def rewind(self) -> bool:
         """Goes back to the start, if the source can; False leaves it where it is."""
-        if self._whole is not None or self._position == 0:
+        if self.data is not None or self._position == 0:
             self._position = 0
             return True
         if self._restart is None or self._raw is None:
@@ -162,13 +161,13 @@ class Source:
     @property
     def rewindable(self) -> bool:
         """Whether `rewind` would succeed at any position."""
-        return self._whole is not None or self._restart is not None
+        return self.data is not None or self._restart is not None
 
     def _hold(self, content: bytes | memoryview) -> None:
         if self._digest is None and self._expected_md5 is not None:
             self._digest = hashlib.md5(content, usedforsecurity=False)
         self._finish(len(content))
-        self._whole = content
+        self.data = content
         self._raw = None
 
     def _finish(self, length: int) -> None:

@@ -153,7 +153,8 @@ class ReadStream:
         """Releases the connection; closing again does nothing."""
         if not self.closed:
             self.closed = True
-            self._finish(None)
+            if self._body is not None or self._finishers is not None:
+                self._finish(None)
 
     def add_finisher(self, finisher: Callable[[ReadStream, BaseException | None], None]) -> None:
         """Calls back once, when the stream reached its end, failed (with the error) or was closed."""

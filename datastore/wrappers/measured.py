@@ -165,9 +165,10 @@ class MeasuredStore(StoreWrapper):
             self._failed(Operation.READ, reference, began, error)
             raise
         reading = _Reading(self, reference, began)
-        stream.replace_body(reading.wait_for)
-        if reading.body is None:
+        if stream.in_memory:
             reading.first_byte = perf_counter() - began
+        else:
+            stream.replace_body(reading.wait_for)
         stream.add_finisher(reading)
         return stream
 

@@ -138,8 +138,9 @@ class RoutingStore(StoreWrapper):
         max_bytes: int | None = None,
         if_match: str | None = None,
     ) -> ReadStream:
-        ref = as_reference(reference)
-        return self._route(ref).read_raw(ref, start, length, max_bytes=max_bytes, if_match=if_match)
+        ref = reference if reference.__class__ is DataReference else DataReference(reference)  # type: ignore[arg-type]
+        store = self._inner if ref.scheme == self._own_scheme and ref.account is None else self._route(ref)
+        return store.read_raw(ref, start, length, max_bytes=max_bytes, if_match=if_match)
 
     def write_raw(
         self,
@@ -148,8 +149,10 @@ class RoutingStore(StoreWrapper):
         options: WriteOptions | None,
         stream: SourceLike | Source,
     ) -> Metadata:
-        ref = as_reference(reference)
-        return self._route(ref).write_raw(ref, size, options, stream)
+        # As `_route` and `as_reference` do, for the common case: two frames are a tenth of what all layers cost.
+        ref = reference if reference.__class__ is DataReference else DataReference(reference)  # type: ignore[arg-type]
+        store = self._inner if ref.scheme == self._own_scheme and ref.account is None else self._route(ref)
+        return store.write_raw(ref, size, options, stream)
 
     def delete(self, reference: Reference, *, missing_ok: bool = True) -> None:
         ref = as_reference(reference)

@@ -79,6 +79,7 @@ class S3Container:
         self._name = name
         self._wire = location.wire
         self._settings = location.settings
+        self._part_size = location.settings.part_size
         self._store: S3Store | None = None
         self._busy_until = 0.0
         # Comparing with the options seen last costs less than looking at each of them again.
@@ -103,8 +104,7 @@ class S3Container:
         store = self._fast(key)
         if store is not None and start == 0 and length is None and if_match is None:
             try:
-                found = _get(store, key)
-                return stream_of(found, found.range[1])
+                return stream_of(_get(store, key))
             except FOREIGN as error:
                 self._raise(error)
         if length == 0:
@@ -127,7 +127,9 @@ class S3Container:
 
     def put(self, key: str, source: Source, options: WriteOptions) -> str:
         store = self._fast(key)
-        content = source.buffered(self._settings.part_size)
+        content = source.data
+        if content is None or len(content) > self._part_size:
+            content = source.buffered(self._part_size)
         if content is None:
             return self._put_large(key, source, options)
         if store is None:

@@ -25,6 +25,8 @@ __all__ = ["SMALL", "empty_range", "open_on_wire", "open_with_obstore", "stream_
 
 #: Up to here an object is fetched whole at once: nothing to stream.
 SMALL = 256 << 10
+#: Up to here a reader who wants everything gets it in one piece.
+_AT_ONCE = 32 << 20
 #: How much obstore gathers before it hands it over.
 _PIECE = 1 << 20
 
@@ -40,21 +42,18 @@ def open_with_obstore(store: S3Store, key: str, start: int, length: int | None, 
         options["range"] = (start, start + length)
     elif start:
         options["range"] = {"offset": start}
-    found = obstore.get(store, key, options=options)
+    return stream_of(obstore.get(store, key, options=options), length)
+
+
+def stream_of(found: GetResult, length: int | None = None) -> ReadStream:
+    """What obstore found and has not read yet, at most its first ``length`` bytes."""
     first, end = found.range
-    return stream_of(found, end - first if length is None else min(length, end - first))
-
-
-def stream_of(found: GetResult, size: int) -> ReadStream:
-    """The first ``size`` bytes of what obstore found, which it has not read yet."""
-    if size <= SMALL:
-        first, end = found.range
-        if end - first <= SMALL:
-            content = found.bytes().to_bytes()
-            return ReadStream(
-                content if len(content) == size else content[:size], size, partial(metadata_of_result, found)
-            )
-    return ReadStream(_ObstoreBody(found), size, metadata_of_result(found))
+    there = end - first
+    size = there if length is None or length > there else length
+    if there <= SMALL:
+        content = found.bytes().to_bytes()
+        return ReadStream(content if size == there else content[:size], size, partial(metadata_of_result, found))
+    return ReadStream(_ObstoreBody(found, there), size, metadata_of_result(found))
 
 
 def open_on_wire(
@@ -102,16 +101,16 @@ def empty_range(known: Metadata, if_match: str | None) -> ReadStream:
 class _ObstoreBody:
     """Content as obstore hands it over, in pieces of its choosing."""
 
-    def __init__(self, found: GetResult) -> None:
-        self._pieces: Iterator[bytes] | None = iter(found.stream(min_chunk_size=_PIECE))
+    def __init__(self, found: GetResult, size: int) -> None:
+        self._found: GetResult | None = found
+        self._size = size
+        self._pieces: Iterator[bytes] | None = None
         self._rest: bytes | memoryview = b""
 
     def read(self, size: int, /) -> bytes:
         if not self._rest:
-            if self._pieces is None:
-                return b""
             try:
-                piece = next(self._pieces, b"")
+                piece = self._next(size)
             except FOREIGN as error:
                 raise translate(error) from error
             if len(piece) <= size:
@@ -123,8 +122,18 @@ class _ObstoreBody:
 
     def close(self) -> None:
         # Dropping the iterator drops the answer, and with it the connection if it is not at its end.
+        self._found = None
         self._pieces = None
         self._rest = b""
+
+    def _next(self, size: int) -> bytes:
+        found, self._found = self._found, None
+        if found is not None:
+            if size >= self._size and size <= _AT_ONCE:
+                # Everything is wanted now: pieces would have to be put together again.
+                return found.bytes().to_bytes()
+            self._pieces = iter(found.stream(min_chunk_size=_PIECE))
+        return b"" if self._pieces is None else next(self._pieces, b"")
 
 
 def past_the_end(error: StoreError) -> bool:
