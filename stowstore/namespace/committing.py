@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+
 from stowstore.index.keys import (
     SUPERBLOCK,
     entry_key,
@@ -102,7 +104,13 @@ class FrozenChanges:
     @property
     def is_empty(self) -> bool:
         """Whether nothing has changed, so that the version would equal the one below."""
-        return not self._layer and self._snapshot.get(SUPERBLOCK) == self.superblock.encode()
+        if self._layer:
+            return False
+        raw = self._snapshot.get(SUPERBLOCK)
+        # Numbers that were only set aside for inodes change nothing anybody can see.
+        return raw is not None and msgspec.structs.replace(
+            Superblock.decode(raw), next_ino=0
+        ) == msgspec.structs.replace(self.superblock, next_ino=0)
 
     def flush(self, writer: Any) -> None:
         """Writes staged content into blocks, in directory order; when it raises, it can be tried again."""

@@ -109,16 +109,23 @@ class Core:
 
     def _search(self, parent: int, name: bytes, caller: Caller) -> tuple[Inode, EntryRecord | None]:
         """A directory that may be searched, and what a valid name in it stands for."""
+        directory = self._searchable(parent, caller)
+        return directory, self._named(parent, name)
+
+    def _searchable(self, parent: int, caller: Caller) -> Inode:
         directory = self._directory(parent)
         if self._checked and caller.uid and not is_allowed(directory, caller, EXECUTE):
             raise posix_error(errno.EACCES)
+        return directory
+
+    def _named(self, parent: int, name: bytes) -> EntryRecord | None:
         if not name:
             raise posix_error(errno.ENOENT)
         if len(name) > NAME_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
         if b"/" in name or b"\0" in name:
             raise posix_error(errno.EINVAL, "a name contains neither a slash nor NUL")
-        return directory, self._overlay.entry(parent, name)
+        return self._overlay.entry(parent, name)
 
     def _require_absent(self, parent: int, name: bytes, caller: Caller) -> Inode:
         """A directory in which the caller may create a name."""

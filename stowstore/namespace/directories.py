@@ -113,10 +113,10 @@ class DirectoryOperations(AttributeOperations):
     def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """Removes a name of anything but a directory; an open file lives on for its holders."""
         with self._lock:
-            self._require_writable()
+            directory = self._searchable(parent, caller)
             if name in (b".", b".."):
                 raise posix_error(errno.EISDIR)
-            directory, node = self._removable(parent, name, caller)
+            node = self._removable(directory, name, caller)
             if node.is_directory:
                 raise posix_error(errno.EISDIR)
             now = self._now()
@@ -127,12 +127,12 @@ class DirectoryOperations(AttributeOperations):
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Removes an empty directory."""
         with self._lock:
-            self._require_writable()
+            directory = self._searchable(parent, caller)
             if name == b".":
                 raise posix_error(errno.EINVAL)
             if name == b"..":
                 raise posix_error(errno.ENOTEMPTY)
-            directory, node = self._removable(parent, name, caller)
+            node = self._removable(directory, name, caller)
             if not node.is_directory:
                 raise posix_error(errno.ENOTDIR)
             if not self._is_empty(node):
@@ -202,14 +202,15 @@ class DirectoryOperations(AttributeOperations):
         node = overlay.inode(entry.ino)
         return entry if node is None else entry._replace(attributes=node.attributes())
 
-    def _removable(self, parent: int, name: bytes, caller: Caller) -> tuple[Inode, Inode]:
-        """A directory and what a name in it stands for, which the caller may remove from there."""
-        directory, entry = self._search(parent, name, caller)
+    def _removable(self, directory: Inode, name: bytes, caller: Caller) -> Inode:
+        """What a name in a directory stands for, which the caller may remove from there."""
+        self._require_writable()
+        entry = self._named(directory.ino, name)
         if entry is None:
             raise posix_error(errno.ENOENT)
         node = self._entry_node(entry)
         self._require_removable(directory, node, caller)
-        return directory, node
+        return node
 
     def _require_removable(self, directory: Inode, node: Inode, caller: Caller) -> None:
         if self._checked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.committing import CommitOperations
@@ -49,6 +50,20 @@ class FileSystem(CommitOperations):
     def snapshot(self) -> Snapshot:
         """The committed state that changes lie over."""
         return self._overlay.snapshot
+
+    def upload_early(self, writer: Any, *, delay: float) -> None:
+        """Begins to upload what has been written, in the background, to the writer that commits use as well."""
+        self.content.upload_early(writer, delay=delay, lock=self._lock, moved=self._uploaded)
+
+    def _uploaded(self, ino: int) -> None:
+        """Told under the lock that a file's staged data now lie in blocks: the journal must refer to those."""
+        if self._overlay.unjournalled is not None:
+            self._overlay.unjournalled.inodes[ino] = None
+
+    def number_from(self, ino: int) -> None:
+        """Numbers the inodes made from now on from ``ino`` up, so that they differ from another fork's."""
+        with self._lock:
+            self._usage.next_ino = max(self._usage.next_ino, ino)
 
     def fsync(self, handle: int | None = None) -> None:
         """Returns when everything done so far survives the death of this process.

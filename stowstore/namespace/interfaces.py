@@ -11,6 +11,7 @@ without the file system's lock and the second needs no lock of its own:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from stowstore.index.records import InodeRecord
@@ -154,6 +155,21 @@ class Content(Protocol):
 
         Staged data that only older records of the journal referred to are kept until then, for a crash.
         """
+        ...
+
+    def upload_early(
+        self,
+        writer: Any,
+        *,
+        delay: float,
+        lock: AbstractContextManager[object],
+        moved: Callable[[int], None] | None = None,
+    ) -> None:
+        """Begins to upload in the background; ``moved`` is told, under the lock, which files refer to blocks now."""
+        ...
+
+    def close(self) -> None:
+        """Ends background work and gives the staging area up."""
         ...
 
     def sync(self, *, durable: bool = True) -> None:

@@ -40,13 +40,15 @@ class RenameOperations(DirectoryOperations):
         if flags not in (RenameFlags.REPLACE, RenameFlags.NOREPLACE, RenameFlags.EXCHANGE):
             raise posix_error(errno.EINVAL, "rename knows NOREPLACE and EXCHANGE, one of them at a time")
         with self._lock:
+            source_directory = self._searchable(parent, caller)
+            target_directory = self._searchable(new_parent, caller)
             if name in (b".", b"..") or new_name in (b".", b".."):
                 raise posix_error(errno.EBUSY)
             self._require_writable()
-            source_directory, source_entry = self._search(parent, name, caller)
-            target_directory, target_entry = self._search(new_parent, new_name, caller)
+            source_entry = self._named(parent, name)
             if source_entry is None:
                 raise posix_error(errno.ENOENT)
+            target_entry = self._named(new_parent, new_name)
             source = self._entry_node(source_entry)
             target = None if target_entry is None else self._entry_node(target_entry)
             self._require_places(source, target, source_directory, target_directory, flags)

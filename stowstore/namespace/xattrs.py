@@ -23,6 +23,9 @@ _TRUSTED: Final = b"trusted."
 _SECURITY: Final = b"security."
 _CLASSES: Final = (_USER, _TRUSTED, _SECURITY)
 
+#: Classes that the mode bits say nothing about.
+_UNCHECKED: Final = (_SECURITY, b"system.")
+
 
 class XattrOperations(FileOperations):
     """Operations on extended attributes.
@@ -37,7 +40,6 @@ class XattrOperations(FileOperations):
             node = self._node(ino)
             if name == b"security.capability" and not node.has_xattrs:
                 raise posix_error(errno.ENODATA)
-            self._require_name(name)
             self._require_readable(node, name, caller)
             value = self._xattrs(node).get(name)
         if value is None:
@@ -83,33 +85,43 @@ class XattrOperations(FileOperations):
             node.ctime = self._now()
 
     @staticmethod
-    def _require_name(name: bytes) -> None:
-        if not name or len(name) > _NAME_BYTES:
+    def _require_length(name: bytes) -> None:
+        if not 0 < len(name) <= _NAME_BYTES:
             raise posix_error(errno.ERANGE)
+
+    @staticmethod
+    def _require_known(name: bytes) -> None:
         if not name.startswith(_CLASSES):
             raise posix_error(errno.EOPNOTSUPP, "names begin with user., trusted. or security.")
         if name in _CLASSES or b"\0" in name:
             raise posix_error(errno.EINVAL)
 
     def _require_readable(self, node: Inode, name: bytes, caller: Caller) -> None:
-        if name.startswith(_TRUSTED) and caller.uid:
-            raise posix_error(errno.ENODATA)
-        if name.startswith(_USER):
-            if not (node.is_regular or node.is_directory):
+        self._require_length(name)
+        if name.startswith(_TRUSTED):
+            if caller.uid:
+                raise posix_error(errno.ENODATA)
+        elif not name.startswith(_UNCHECKED):
+            if name.startswith(_USER) and not (node.is_regular or node.is_directory):
                 raise posix_error(errno.ENODATA)
             self._require(node, caller, READ)
+        self._require_known(name)
 
     def _changeable(self, node: Inode, name: bytes, caller: Caller) -> dict[bytes, bytes]:
         """The attributes of an inode, one of which the caller may change."""
+        self._require_length(name)
         self._require_writable()
-        self._require_name(name)
-        if not name.startswith(_USER):
+        if name.startswith(_TRUSTED):
             if caller.uid:
                 raise posix_error(errno.EPERM)
-        else:
-            if not (node.is_regular or node.is_directory):
-                raise posix_error(errno.EPERM)
-            if node.is_directory and node.mode & stat.S_ISVTX and caller.uid not in (0, node.uid):
-                raise posix_error(errno.EPERM)
+        elif not name.startswith(_UNCHECKED):
+            if name.startswith(_USER):
+                if not (node.is_regular or node.is_directory):
+                    raise posix_error(errno.EPERM)
+                if node.is_directory and node.mode & stat.S_ISVTX and caller.uid not in (0, node.uid):
+                    raise posix_error(errno.EPERM)
             self._require(node, caller, WRITE)
+        self._require_known(name)
+        if name.startswith(_SECURITY) and caller.uid:
+            raise posix_error(errno.EPERM)
         return self._xattrs(node)

@@ -1,0 +1,422 @@
+"""Sessions: one open volume, written or only read.
+
+A writing session holds the volume's lease, lies over its newest version, and journals what changes into ``meta_dir``
+and ``cache_dir``, where the next session on this machine finds it after a crash.  `Session.commit` publishes: data
+first, then the index, then the manifest, and the head last; whatever fails before that leaves the session as it was.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn, Self
+
+from attrs import field, frozen
+
+from datastore.errors import PermissionDenied, StoreError
+from datastore.events import get_logger
+from stowstore.chunks.codec import BlockCodec
+from stowstore.chunks.disk_cache import DiskCache
+from stowstore.chunks.encryption import Encryption, KeySource
+from stowstore.chunks.memory_cache import MemoryCache
+from stowstore.chunks.store import ChunkStore
+from stowstore.chunks.writer import BlockWriter
+from stowstore.index.node import NodeCache
+from stowstore.index.snapshot import MERGE_RECORDS, Snapshot, SnapshotRef, commit_changes, merge_deltas
+from stowstore.index.tree import Tree, apply_changes
+from stowstore.namespace.content import FileContent
+from stowstore.namespace.filesystem import FileSystem
+from stowstore.namespace.interfaces import MetaStore
+from stowstore.namespace.metastore import choose_kind, open_metastore
+from stowstore.namespace.staging import StagingArea
+from stowstore.versions.errors import NotCommitted, RootInUse, VolumeError
+from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
+from stowstore.versions.manifest import Manifest, Statistics, VersionName
+from stowstore.versions.root import Root
+
+__all__ = ["CommitOptions", "Session", "SessionOptions"]
+
+#: How far a fork's inode numbers begin behind those of its past: two forks of one version meet with a probability below
+#: one in a thousand million, and 64 bits have room for a thousand forks of forks.
+_FORK_STEP: Final = 1 << 53
+
+_BASE: Final = "base"
+
+_log = get_logger(part="volume")
+
+
+@frozen(kw_only=True)
+class SessionOptions:
+    """How a volume is opened; sizes in bytes, times in seconds.
+
+    ``meta_dir`` and ``cache_dir`` None keep journal and staged data in memory: what is not committed is lost with the
+    process.  ``key`` is the root's key where it is encrypted.
+    """
+
+    meta_dir: Path | None = None
+    cache_dir: Path | None = None
+    metadata_store_type: str | None = None
+    max_uploads: int = 50
+    upload_delay: float = 0.0
+    memory_cache_bytes: int = 256 << 20
+    disk_cache_bytes: int = 10 << 30
+    node_cache_bytes: int = 64 << 20
+    staging_bytes: int = 10 << 30
+    lease_seconds: float = DEFAULT_LEASE_SECONDS
+    key: KeySource | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class CommitOptions:
+    """What a version says of itself."""
+
+    message: str | None = None
+    produced_by: Any = None
+    parent_produced_by: Any = None
+    parents: tuple[VersionName, ...] = ()
+
+
+class Session:
+    """An open volume; made by `Session.write` and `Session.read`.  Thread-safe, and a context manager.
+
+    ``files`` is its file system.  ``base`` is the version it lies over: of a writing session the newest of the
+    volume, None before the first commit.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        volume: str,
+        base: Manifest | None,
+        chunks: ChunkStore,
+        files: FileSystem,
+        *,
+        nodes: NodeCache,
+        lease: Lease | None = None,
+        metastore: MetaStore | None = None,
+        options: SessionOptions | None = None,
+    ) -> None:
+        self.root = root
+        self.volume = volume
+        self.files = files
+        self.chunks = chunks
+        self._base = base
+        self._nodes = nodes
+        self._lease = lease
+        self._metastore = metastore
+        self._options = options or SessionOptions()
+        self._publishing = threading.Lock()
+        self._writer: BlockWriter | None = None
+        if lease is not None:
+            self._writer = chunks.writer(max_uploads=self._options.max_uploads)
+            files.upload_early(self._writer, delay=self._options.upload_delay)
+        self._closed = False
+
+    @classmethod
+    def read(cls, root: Root, version: VersionName, options: SessionOptions | None = None) -> Session:
+        """Opens a version for reading; reads its manifest and nothing else.
+
+        Raises:
+            NoSuchVersion: it is gone.
+            CorruptManifest: it is not the one that was named.
+        """
+        options = options or SessionOptions()
+        manifest = root.load(version)
+        chunks = _chunk_store(root, options)
+        nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
+        content = FileContent(StagingArea(max_bytes=0), chunks.reader)
+        files = FileSystem(Snapshot(manifest.snapshot, nodes), content, read_only=True)
+        return cls(root, version.volume, manifest, chunks, files, nodes=nodes, options=options)
+
+    @classmethod
+    def write(
+        cls,
+        root: Root,
+        volume: str,
+        options: SessionOptions | None = None,
+        *,
+        base: VersionName | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> Session:
+        """Opens a volume for writing, on its newest version, or on nothing where it has none yet.
+
+        What an earlier session on this machine has journalled is taken up.  ``base`` is the version the caller believes
+        to be the newest.
+
+        Raises:
+            LeaseHeld: another writer has it open; the message says who.
+            VolumeError: the journal belongs to another version than the newest, or the volume has moved past ``base``.
+        """
+        options = options or SessionOptions()
+        lease = Lease(root.store, root.lease_reference(volume), seconds=options.lease_seconds, on_lost=on_lost)
+        try:
+            head = root.head(volume) if root.has_volume(volume) else None
+            if base is not None and head != base:
+                raise VolumeError(
+                    f"{volume} has moved on: its newest version is {head.id if head else 'none'}, not {base.id}",
+                    hint="open the newest version, or fork the one you have",
+                )
+            manifest = None if head is None else root.load(head)
+            if head is not None:
+                lease.rebase(head.id)
+            return cls._opened(root, volume, manifest, lease, options)
+        except BaseException:
+            lease.release()
+            raise
+
+    @classmethod
+    def _opened(
+        cls, root: Root, volume: str, manifest: Manifest | None, lease: Lease, options: SessionOptions
+    ) -> Session:
+        chunks = _chunk_store(root, options)
+        metastore = None
+        try:
+            nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
+            metastore = _metastore(options, _journal_name(root, volume, manifest))
+            snapshot = Snapshot(SnapshotRef() if manifest is None else manifest.snapshot, nodes)
+            first_ino = 0
+            if manifest is not None and (manifest.volume != volume or manifest.inode_offset):
+                first_ino = manifest.inode_offset or random.SystemRandom().randrange(1, 512) * _FORK_STEP
+            content = FileContent(
+                StagingArea(
+                    None if options.cache_dir is None else options.cache_dir / "staging",
+                    max_bytes=options.staging_bytes,
+                ),
+                chunks.reader,
+            )
+            files = FileSystem(snapshot, content, metastore=metastore)
+            files.number_from(first_ino)
+            return cls(
+                root,
+                volume,
+                manifest,
+                chunks,
+                files,
+                nodes=nodes,
+                lease=lease,
+                metastore=metastore,
+                options=options,
+            )
+        except BaseException:
+            if metastore is not None:
+                metastore.close()
+            chunks.close()
+            raise
+
+    @property
+    def base(self) -> Manifest | None:
+        """The version this session lies over."""
+        return self._base
+
+    @property
+    def read_only(self) -> bool:
+        return self._lease is None
+
+    def commit(self, options: CommitOptions | None = None) -> Manifest:
+        """Publishes the present state as the newest version, and goes on.
+
+        Operations stop for no longer than it takes to freeze a layer.  With nothing changed the version below is
+        returned and nothing is written.
+
+        Raises:
+            LeaseLost: another writer has taken the volume; nothing was published.
+            StoreError: the store failed; nothing was published and nothing is lost, try again.
+        """
+        options = options or CommitOptions()
+        with self._publishing:
+            lease = self._writing()
+            frozen = self.files.freeze()
+            try:
+                base = self._base
+                if base is not None and base.volume == self.volume and frozen.is_empty and not options.parents:
+                    self.files.commit_failed()
+                    return base
+                manifest, snapshot = self._publish(frozen, self.volume, options)
+                lease.require()
+                self.root.write_manifest(manifest)
+                self.root.set_head(self.volume, manifest.name, None if base is None else base.name)
+            except BaseException:
+                self.files.commit_failed()
+                raise
+            self._base = manifest
+            self.files.commit_done(snapshot, {_BASE: manifest.id.encode()})
+            self._rebase(lease, manifest)
+            return manifest
+
+    def branch(self, volume: str, options: CommitOptions | None = None) -> VersionName:
+        """Makes another volume of the present state; this one goes on as it was.
+
+        With nothing uncommitted it is one small write, whatever the size.
+
+        Raises:
+            RootInUse: there is a volume of that name.
+            NotCommitted: this session reads only and lies over nothing.
+        """
+        if self.root.has_volume(volume):
+            raise RootInUse(f"there is a volume {volume!r} already", hint="choose another name")
+        if self.read_only:
+            if self._base is None:
+                raise NotCommitted("there is nothing to fork", hint="commit first")
+            return self._point(volume, self._base)
+        with self._publishing:
+            self._writing()
+            frozen = self.files.freeze()
+            try:
+                base = self._base
+                if base is not None and frozen.is_empty:
+                    return self._point(volume, base)
+                manifest, _ = self._publish(frozen, volume, options or CommitOptions())
+                self.root.write_manifest(manifest)
+                return self._point(volume, manifest)
+            finally:
+                # Blocks are written and will be found again; the changes themselves stay this volume's.
+                self.files.commit_failed()
+
+    def close(self, *, discard: bool = False) -> None:
+        """Ends the session; what is not committed stays in the journal, unless it is to be discarded."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.files.close()
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._metastore is not None:
+                if discard:
+                    self._metastore.destroy()
+                else:
+                    self._metastore.close()
+            self.files.content.close()
+            self.chunks.close()
+            if self.chunks.disk is not None:
+                self.chunks.disk.close()
+            if self._lease is not None:
+                self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _writing(self) -> Lease:
+        if self._lease is None:
+            raise VolumeError("the volume is open for reading only", hint="fork it, and write the fork")
+        return self._lease
+
+    def _publish(self, frozen: Any, volume: str, options: CommitOptions) -> tuple[Manifest, Snapshot]:
+        """Writes data and index of a frozen moment, and describes it; nothing names it yet."""
+        assert self._writer is not None
+        frozen.flush(self._writer)
+        self._writer.flush()
+        changes = frozen.records()
+        snapshot = self.files.snapshot
+        index = self.chunks.index_writer(max_uploads=self._options.max_uploads)
+        try:
+            ref = _committed(snapshot, changes, index)
+            index.flush()
+        finally:
+            index.close()
+        base = self._base
+        parents = (() if base is None else (base.name,)) + options.parents
+        superblock = frozen.superblock
+        manifest = Manifest(
+            volume=volume,
+            snapshot=ref,
+            parents=parents,
+            message=options.message,
+            statistics=Statistics(
+                used_bytes=superblock.used_bytes,
+                inode_count=superblock.inode_count,
+                index_bytes=(0 if base is None else base.statistics.index_bytes) + index.stored_bytes,
+            ),
+            inode_offset=0 if volume == self.volume else random.SystemRandom().randrange(1, 512) * _FORK_STEP,
+            metadata_store_type=self._options.metadata_store_type,
+            produced_by=options.produced_by,
+            parent_produced_by=options.parent_produced_by
+            if options.parent_produced_by is not None
+            else (None if base is None else base.produced_by),
+        )
+        return manifest, snapshot.with_changes(ref, changes)
+
+    def _point(self, volume: str, manifest: Manifest) -> VersionName:
+        name = manifest.name
+        self.root.set_head(volume, name, None)
+        return name
+
+    def _rebase(self, lease: Lease, manifest: Manifest) -> None:
+        try:
+            lease.rebase(manifest.id)
+        except StoreError as error:
+            # The heartbeat tries again; until then the lease names the version before, which its own head keeps.
+            _log.warning("lease.not_rebased", volume=self.volume, error=str(error))
+
+
+def _committed(snapshot: Snapshot, changes: Mapping[bytes, bytes | None], writer: Any) -> SnapshotRef:
+    """Small commits write a segment; one that brings as much as a merge would is merged at once."""
+    if len(changes) > MERGE_RECORDS:
+        merged = sorted({**snapshot.unmerged, **changes}.items())
+        return SnapshotRef(tree=apply_changes(Tree(snapshot.ref.tree, snapshot.cache), merged, writer))
+    ref = commit_changes(snapshot, changes, writer)
+    if ref.needs_merge:
+        return merge_deltas(snapshot.with_changes(ref, changes), writer)
+    return ref
+
+
+def _journal_name(root: Root, volume: str, manifest: Manifest | None) -> dict[str, bytes]:
+    return {
+        "root": str(root.base).encode(),
+        "volume": volume.encode(),
+        _BASE: b"" if manifest is None else manifest.id.encode(),
+    }
+
+
+def _chunk_store(root: Root, options: SessionOptions) -> ChunkStore:
+    codec = BlockCodec() if root.format.encryption is None else _unlocked(root, options)
+    disk = None
+    if options.cache_dir is not None:
+        disk = DiskCache(options.cache_dir / "blocks", max_bytes=options.disk_cache_bytes)
+    return ChunkStore(root.store, root.base, codec, memory=MemoryCache(options.memory_cache_bytes), disk=disk)
+
+
+def _unlocked(root: Root, options: SessionOptions) -> BlockCodec:
+    assert root.format.encryption is not None
+    if options.key is None:
+        raise PermissionDenied(
+            "the root is encrypted", hint="give its key: bytes, env:NAME, file:PATH, or a passphrase"
+        )
+    return BlockCodec(Encryption.from_data(dict(root.format.encryption)).unlock(options.key))
+
+
+def _metastore(options: SessionOptions, name: Mapping[str, bytes]) -> MetaStore:
+    """The journal of a session, held against the volume and version it has to lie over.
+
+    Raises:
+        VolumeError: it belongs to another volume, or to another version than the newest.
+    """
+    kind = "memory" if options.meta_dir is None else choose_kind(options.metadata_store_type)
+    metastore = open_metastore(kind, options.meta_dir)
+    try:
+        found = {key: metastore.get_meta(key) for key in name}
+        if any(value is not None for value in found.values()) and found != name:
+            if next(iter(metastore.load()), None) is not None:
+                _refuse_journal(found, name, options)
+            metastore.clear()
+        for key, value in name.items():
+            metastore.set_meta(key, value)
+    except BaseException:
+        metastore.close()
+        raise
+    return metastore
+
+
+def _refuse_journal(found: Mapping[str, bytes | None], name: Mapping[str, bytes], options: SessionOptions) -> NoReturn:
+    shown = {key: (value or b"").decode("utf-8", "replace") for key, value in found.items()}
+    raise VolumeError(
+        f"{options.meta_dir} holds uncommitted changes of {shown['volume']} in {shown['root']} over version "
+        f"{shown[_BASE] or 'none'}, not of {name['volume'].decode()} over {name[_BASE].decode() or 'none'}",
+        hint="use another meta_dir; or open that volume with it, and commit or discard the changes",
+    )
