@@ -42,8 +42,10 @@ class RenameOperations(DirectoryOperations):
         with self._lock:
             source_directory = self._searchable(parent, caller)
             target_directory = self._searchable(new_parent, caller)
-            if name in (b".", b"..") or new_name in (b".", b".."):
+            if name in (b".", b".."):
                 raise posix_error(errno.EBUSY)
+            if new_name in (b".", b".."):
+                raise posix_error(errno.EEXIST if flags == RenameFlags.NOREPLACE else errno.EBUSY)
             self._require_writable()
             source_entry = self._named(parent, name)
             if source_entry is None:
