@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,24 +11,15 @@ from urllib.parse import quote
 import obstore
 
 from datastore.context import current_limits
-from datastore.driver import Container, DriverEntry, DriverPage, resume_after
-from datastore.errors import (
-    AlreadyExists,
-    NoSuchContainer,
-    NotFound,
-    NotSupported,
-    PermissionDenied,
-    PreconditionFailed,
-    StoreError,
-    Throttled,
-)
-from datastore.model import CONTENT_MD5_KEY, Metadata, SignedURLProperties, SignedURLResponse, WriteOptions, clean_etag
+from datastore.driver import Container, DriverPage
+from datastore.errors import NotFound, NotSupported, PermissionDenied, StoreError, Throttled
+from datastore.model import Metadata, SignedURLProperties, SignedURLResponse, WriteOptions, clean_etag
 from datastore.source import Source
 from datastore.stream import ReadStream
-from stowstore.locations.s3.documents import delete_body, element_text, parse, parse_delete_errors, parse_listing
-from stowstore.locations.s3.errors import FOREIGN, answer_error, translate
+from stowstore.locations.s3.deleting import delete_together
+from stowstore.locations.s3.documents import element_text, parse
+from stowstore.locations.s3.errors import FOREIGN, translate
 from stowstore.locations.s3.headers import (
-    META,
     attributes_of,
     bare_etag,
     conditions_of,
@@ -39,11 +27,14 @@ from stowstore.locations.s3.headers import (
     metadata_of_result,
     object_size,
     service_headers,
+    signed_headers,
     write_headers,
 )
+from stowstore.locations.s3.listing import list_page
 from stowstore.locations.s3.reading import empty_range, open_on_wire, open_with_obstore, past_the_end, stream_of
 from stowstore.locations.s3.signing import signed_query
-from stowstore.locations.s3.uploading import Upload, checked
+from stowstore.locations.s3.uploading import checked
+from stowstore.locations.s3.writing import ONE_REQUEST, Writer, error_of_condition
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -53,10 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Container"]
 
-#: What S3 lists or removes in one request.
-_PAGE = 1000
-#: The largest object S3 takes, or copies, in one request.
-_ONE_REQUEST = 5 << 30
 #: Seconds during which requests take the way that shows how long a server asks to wait.
 _BUSY = 30.0
 #: Seconds a copy on the server may take; it says nothing meanwhile.
@@ -80,6 +67,7 @@ class S3Container:
         self._wire = location.wire
         self._settings = location.settings
         self._part_size = location.settings.part_size
+        self._writer = Writer(self._wire, self._settings, name)
         self._store: S3Store | None = None
         self._busy_until = 0.0
         # Comparing with the options seen last costs less than looking at each of them again.
@@ -131,9 +119,9 @@ class S3Container:
         if content is None or len(content) > self._part_size:
             content = source.buffered(self._part_size)
         if content is None:
-            return self._put_large(key, source, options)
+            return self._writer.write_large(key, source, options)
         if store is None:
-            return self._send_object(key, content, len(content), options)
+            return self._writer.write(key, content, len(content), options)
         if options is not self._plain:
             return self._put_described(store, key, content, options)
         try:
@@ -155,24 +143,8 @@ class S3Container:
             pass
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
-        failed: dict[str, StoreError] = {}
         # XML cannot carry control characters.
-        bulk = [key for key in keys if key.isprintable()]
-        for start in range(0, len(bulk), _PAGE):
-            body = delete_body(bulk[start : start + _PAGE])
-            digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-            answer = self._wire.send(
-                "POST",
-                self._name,
-                limits=current_limits(),
-                query={"delete": ""},
-                headers={"Content-MD5": digest, "Content-Type": "application/xml"},
-                body=body,
-            )
-            for key, code, message in parse_delete_errors(answer.data):
-                error = answer_error(200, code or "InternalError", message)
-                if not isinstance(error, NotFound):
-                    failed[key] = error
+        failed = delete_together(self._wire, self._name, filter(str.isprintable, keys))
         for key in keys:
             if not key.isprintable():
                 try:
@@ -182,35 +154,7 @@ class S3Container:
         return failed
 
     def list(self, prefix: str, after: str, limit: int, delimiter: str) -> DriverPage:
-        entries: list[DriverEntry] = []
-        prefixes: list[str] = []
-        omitted = 0
-        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
-        if delimiter:
-            query["delimiter"] = delimiter
-        if after:
-            after = resume_after(after, delimiter, prefix)
-            folded = _folded(prefix, after, delimiter)
-            if folded:
-                past = resume_after(folded, delimiter, prefix)
-                # Services disagree whether a prefix they start inside of is still to come: look, and start behind it.
-                if after != past and self.list(folded, after, 1, "").entries:
-                    prefixes.append(folded)
-                after = past
-            query["start-after"] = after
-        while True:
-            missing = limit - len(entries) - len(prefixes)
-            query["max-keys"] = str(min(missing, _PAGE) or 1)
-            answer = self._wire.send("GET", self._name, limits=current_limits(), query=query)
-            page = parse_listing(answer.data)
-            if not missing:
-                return DriverPage(entries, prefixes, bool(page.entries or page.prefixes), omitted)
-            entries += page.entries
-            prefixes += page.prefixes
-            omitted += page.omitted
-            if not page.token or len(entries) + len(prefixes) >= limit:
-                return DriverPage(entries, prefixes, bool(page.token), omitted)
-            query["continuation-token"] = page.token
+        return list_page(self._wire, self._name, prefix, after, limit, delimiter)
 
     def copy(self, key: str, source: Container, source_key: str, options: WriteOptions | None) -> str:
         if not isinstance(source, S3Container) or source._location is not self._location:
@@ -230,7 +174,7 @@ class S3Container:
                 self._wire.send("PUT", self._name, key, limits=current_limits(), headers=headers, patience=_COPYING)
             )
         except StoreError as error:
-            if error.http_status == 400 and source.head(source_key).size > _ONE_REQUEST:
+            if error.http_status == 400 and source.head(source_key).size > ONE_REQUEST:
                 raise NotSupported("the object is larger than 5 GiB, which is what S3 copies at once") from error
             raise
         return clean_etag(element_text(parse(answer.data), "ETag"))
@@ -239,7 +183,7 @@ class S3Container:
         if self._settings.anonymous:
             raise PermissionDenied("there are no credentials to sign with", hint="configure keys, not anonymous: true")
         method = properties.scope.method
-        headers = self._signed_headers(properties) if method == "PUT" else {}
+        headers = signed_headers(properties, self._settings) if method == "PUT" else {}
         url = self._wire.url(method, self._name, key)
         keys = self._location.keys.retrieve()
         query = signed_query(
@@ -279,7 +223,7 @@ class S3Container:
         attributes = attributes_of(options, self._settings.storage_class)
         if attributes is None or options.tags:
             # obstore writes a space in a tag as "+", which Ceph takes for a plus.
-            return self._send_object(key, content, len(content), options)
+            return self._writer.write(key, content, len(content), options)
         more: dict[str, Any] = {}
         if attributes:
             more["attributes"] = attributes
@@ -292,80 +236,10 @@ class S3Container:
             try:
                 self._raise(error)
             except StoreError as meaning:
-                raise _of_condition(meaning, options) from error
+                raise error_of_condition(meaning, options) from error
         if not more:
             self._plain = options
         return etag
-
-    def _send_object(self, key: str, content: bytes | memoryview | _Overheard, size: int, options: WriteOptions) -> str:
-        """Writes an object in one request of our own."""
-        try:
-            answer = self._wire.send(
-                "PUT",
-                self._name,
-                key,
-                limits=current_limits(),
-                headers={**write_headers(options, self._settings), **conditions_of(options)},
-                body=content,
-                size=size,
-            )
-        except StoreError as error:
-            meaning = _of_condition(error, options)
-            if meaning is error:
-                raise
-            raise meaning from error
-        return bare_etag(answer.headers.get("ETag"))
-
-    def _put_large(self, key: str, source: Source, options: WriteOptions) -> str:
-        conditions = conditions_of(options)
-        if (conditions or options.tags) and not self._wire.is_amazon:
-            return self._put_in_one(key, source, options)
-        headers = write_headers(options, self._settings)
-        heard = _Overheard(source)
-        try:
-            return Upload(self._wire, self._settings, self._name, key, headers, conditions, current_limits()).run(heard)
-        except StoreError as error:
-            if error is heard.error:
-                raise
-            raise _of_condition(error, options) from error.__cause__
-
-    def _put_in_one(self, key: str, source: Source, options: WriteOptions) -> str:
-        """Sends a large object in one request: Ceph and others ignore conditions and tags of uploads in parts."""
-        if source.size is None:
-            with tempfile.TemporaryFile() as spool:
-                for piece in source:
-                    spool.write(piece)
-                size = spool.tell()
-                spool.seek(0)
-                return self._put_in_one(key, Source(spool, size), options)
-        if source.size > _ONE_REQUEST:
-            raise NotSupported(
-                "this service takes neither conditions nor tags for objects larger than 5 GiB",
-                hint="write without if_absent, if_match and tags, or smaller objects",
-            )
-        heard = _Overheard(source)
-        try:
-            return self._send_object(key, heard, source.size, options)
-        except BaseException:
-            if heard.error is not None:
-                # The transport may have wrapped what the caller's own stream raised.
-                raise heard.error from None
-            raise
-
-    def _signed_headers(self, properties: SignedURLProperties) -> dict[str, str]:
-        headers = {f"{META}{name}": value for name, value in properties.metadata.items()}
-        headers.update(service_headers(self._settings))
-        if properties.content_md5 is not None:
-            headers["Content-MD5"] = properties.content_md5
-            if properties.add_content_md5_metadata:
-                headers[f"{META}{CONTENT_MD5_KEY}".lower()] = properties.content_md5
-        if properties.content_type:
-            headers["Content-Type"] = properties.content_type
-        if properties.content_length is not None:
-            headers["Content-Length"] = str(properties.content_length)
-        if properties.if_absent:
-            headers["If-None-Match"] = "*"
-        return headers
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raises what obstore's error means, and takes the other way for a while where that helps."""
@@ -378,38 +252,3 @@ class S3Container:
         if meaning is error:
             raise meaning
         raise meaning from error
-
-
-def _folded(prefix: str, after: str, delimiter: str) -> str:
-    """The common prefix that ``after`` lies in, "" if it lies in none."""
-    if not delimiter or not after.startswith(prefix):
-        return ""
-    cut = after.find(delimiter, len(prefix))
-    return after[: cut + 1] if cut >= 0 else ""
-
-
-def _of_condition(error: StoreError, options: WriteOptions) -> StoreError:
-    """What a refused write means where it was conditional."""
-    if options.if_absent and isinstance(error, PreconditionFailed):
-        return AlreadyExists("there is an object of this key", http_status=error.http_status)
-    if options.if_match is not None and isinstance(error, NotFound) and not isinstance(error, NoSuchContainer):
-        # Some services say that there is nothing to compare with, others that it does not match.
-        return PreconditionFailed("there is no object of this key", http_status=error.http_status)
-    return error
-
-
-class _Overheard:
-    """A source that keeps what it raised, to tell the caller's errors from the service's."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.error: BaseException | None = None
-        self.size = source.size
-        self.data = source.data
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            return self._source.read(size)
-        except BaseException as error:
-            self.error = error
-            raise

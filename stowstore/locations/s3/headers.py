@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from datastore.errors import TransientError
-from datastore.model import Metadata, WriteOptions, clean_etag
+from datastore.model import CONTENT_MD5_KEY, Metadata, SignedURLProperties, WriteOptions, clean_etag
 from stowstore.locations.s3.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetResult
 
 __all__ = [
-    "META",
     "attributes_of",
     "bare_etag",
     "conditions_of",
@@ -25,11 +24,12 @@ __all__ = [
     "metadata_of_result",
     "object_size",
     "service_headers",
+    "signed_headers",
     "write_headers",
 ]
 
 #: What names of user metadata begin with.
-META = "x-amz-meta-"
+_META = "x-amz-meta-"
 _CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 #: Names obstore takes, in any case, for headers of its own.
 _RESERVED = frozenset(
@@ -75,7 +75,7 @@ def attributes_of(options: WriteOptions, storage_class: str) -> Attributes | Non
 
 def write_headers(options: WriteOptions, settings: Settings) -> dict[str, str]:
     """The options as headers of a request that makes an object."""
-    headers = {f"{META}{name}": value for name, value in options.metadata.items()}
+    headers = {f"{_META}{name}": value for name, value in options.metadata.items()}
     headers.update(_content_headers(options))
     headers.update(service_headers(settings))
     if options.tags:
@@ -91,6 +91,23 @@ def service_headers(settings: Settings) -> dict[str, str]:
         "x-amz-server-side-encryption-aws-kms-key-id": settings.sse_kms_key_id,
     }
     return {name: value for name, value in headers.items() if value}
+
+
+def signed_headers(properties: SignedURLProperties, settings: Settings) -> dict[str, str]:
+    """What whoever uploads through a signed URL has to send."""
+    headers = {f"{_META}{name}": value for name, value in properties.metadata.items()}
+    headers.update(service_headers(settings))
+    if properties.content_md5 is not None:
+        headers["Content-MD5"] = properties.content_md5
+        if properties.add_content_md5_metadata:
+            headers[f"{_META}{CONTENT_MD5_KEY}".lower()] = properties.content_md5
+    if properties.content_type:
+        headers["Content-Type"] = properties.content_type
+    if properties.content_length is not None:
+        headers["Content-Length"] = str(properties.content_length)
+    if properties.if_absent:
+        headers["If-None-Match"] = "*"
+    return headers
 
 
 def conditions_of(options: WriteOptions) -> dict[str, str]:
@@ -110,7 +127,7 @@ def metadata_of_answer(headers: Mapping[str, str], size: int) -> Metadata:
         content_type=headers.get("Content-Type"),
         last_modified=parsedate_to_datetime(modified).astimezone(UTC) if modified else None,
         user_metadata={
-            name.lower().removeprefix(META): value for name, value in headers.items() if name.lower().startswith(META)
+            name.lower().removeprefix(_META): value for name, value in headers.items() if name.lower().startswith(_META)
         },
         cache_control=headers.get("Cache-Control"),
         content_encoding=headers.get("Content-Encoding"),
