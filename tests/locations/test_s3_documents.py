@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.sax.saxutils import escape
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,17 @@ def test_names_that_are_no_text_are_counted() -> None:
     """A name that is not UTF-8 is left out, and its neighbours stay."""
     page = parse_listing(_listing("a", "%FF%FE", "b"))
     assert ([entry.key for entry in page.entries], page.omitted) == (["a", "b"], 1)
+
+
+_NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(_NAMES, st.sampled_from(["", " ", "<Unknown/>"])), max_size=5))
+def test_an_entry_is_read_alike_however_it_is_spelled(entries: list[tuple[str, str]]) -> None:
+    """Entries in the usual spelling, which need no parser, and others among them come in their order."""
+    document = "".join(_ENTRY.format(key=escape(key)).replace("<Size>", f"{filler}<Size>") for key, filler in entries)
+    page = parse_listing(f"<ListBucketResult>{document}</ListBucketResult>".encode())
+    assert [(key, 7, "abc") for key, _ in entries] == [(entry.key, entry.size, entry.etag) for entry in page.entries]
 
 
 def test_a_listing_that_ends_nowhere_is_refused() -> None:
