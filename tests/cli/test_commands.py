@@ -89,8 +89,8 @@ def test_long_listing_and_limit(stow: Run, tmp_path: Path) -> None:
 
 
 def test_downloads_cannot_be_led_out_of_their_directory(stow: Run, tmp_path: Path) -> None:
-    """A symbolic link in the destination does not make a recursive get write elsewhere."""
-    _plant(tmp_path / "tree", {"link/victim": b"evil"})
+    """A symbolic link in the destination does not make a recursive get write elsewhere; what lies beside it comes."""
+    _plant(tmp_path / "tree", {"link/victim": b"evil", "plain": b"good"})
     stow("put", "-r", "tree", "t")
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -102,6 +102,7 @@ def test_downloads_cannot_be_led_out_of_their_directory(stow: Run, tmp_path: Pat
     assert 1 == result.returncode
     assert "leads out of" in result.stderr
     assert not list(outside.iterdir())
+    assert b"good" == (tmp_path / "into" / "plain").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,8 @@ def test_a_read_lasts_until_its_stream_ends(store: MeasuredStore, numbers: Numbe
     first = numbers("read_first_byte_seconds_sum", operation="read")
     assert whole is not None
     assert first is not None
-    assert whole > 0.002 > first > 0
+    assert first > 0
+    assert whole - first >= 0.002
 
 
 def test_an_empty_object_is_read_when_it_is_closed(store: MeasuredStore, numbers: Numbers) -> None:
