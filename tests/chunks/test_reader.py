@@ -12,7 +12,7 @@ from datastore import deadline
 from datastore.errors import DeadlineExceeded, NoSuchContainer, TransientError
 from datastore.memory import MemoryStore
 from datastore.metric_names import Operation
-from datastore.wrappers.faulty import FaultyStore, Raise, Rule, Stall
+from datastore.wrappers.faulty import Delay, FaultyStore, Raise, Rule, Stall
 from stowstore import open_store
 from stowstore.chunks.block import BLOCK_BYTES, BlockRef, PackKind
 from stowstore.chunks.codec import BlockCodec
@@ -143,7 +143,10 @@ def test_prefetching_is_bounded_by_memory() -> None:
 
 def test_a_failed_prefetch_is_made_up_for_by_the_read() -> None:
     """Nobody hears of it."""
-    store = FaultyStore(MemoryStore(), [Rule(Raise(TransientError), operations={Operation.READ}, times=1)])
+    reads = {Operation.READ}
+    # Late enough that the read below joins the fetch that is going to fail.
+    rules = [Rule(Delay(0.2), operations=reads, times=1), Rule(Raise(TransientError), operations=reads, times=1)]
+    store = FaultyStore(MemoryStore(), rules)
     with chunks(store) as opened:
         (ref,) = write(opened, [noise(BLOCK_BYTES)])
         opened.reader.prefetch([ref])
