@@ -1,0 +1,202 @@
+"""Directories and tar streams into a volume and out of it, compared with the originals."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stowstore.config import ContainerPolicy
+from stowstore.namespace.filesystem import FileSystem
+from stowstore.transfer import export_directory, export_tar, import_directory, import_tar
+from stowstore.transfer.paths import find, parts_of
+from stowstore.versions.address import open_root_store
+from stowstore.versions.root import Root
+from stowstore.versions.session import Session
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    store, base = open_root_store(f"file://{tmp_path}/root", create=ContainerPolicy.IF_MISSING)
+    with store, Session.write(Root.create(store, base), "data") as session:
+        yield session
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory with one of everything that needs no privilege."""
+    tree = tmp_path / "tree"
+    (tree / "empty").mkdir(parents=True)
+    (tree / "deep" / "er").mkdir(parents=True)
+    (tree / "deep" / "er" / "file").write_bytes(b"content")
+    (tree / "large").write_bytes(os.urandom(3_000_000))
+    (tree / "nothing").touch()
+    os.link(tree / "large", tree / "second name")
+    os.symlink("../deep/er", tree / "deep" / "link")
+    os.symlink("/etc/passwd", tree / "outwards")
+    (Path(os.fsdecode(bytes(tree) + b"/latin-\xe9"))).write_bytes(b"a name that is no UTF-8")
+    os.mkfifo(tree / "fifo")
+    with (tree / "sparse").open("wb") as file:
+        file.truncate(50_000_000)
+        file.seek(20_000_000)
+        file.write(b"island")
+    (tree / "deep" / "er" / "file").chmod(0o4755)
+    os.utime(tree / "deep", ns=(1, 1_234_567_890_123_456_789))
+    return tree
+
+
+def snapshot(directory: Path) -> dict[str, tuple[object, ...]]:
+    """What makes two trees the same: names, kinds, modes, owners, times, contents, links."""
+    found: dict[str, tuple[object, ...]] = {}
+    for parent, directories, names in os.walk(directory):
+        for name in [*directories, *names]:
+            path = Path(parent, name)
+            status = path.lstat()
+            content: object = None
+            if stat.S_ISREG(status.st_mode):
+                content = path.read_bytes()
+            elif stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            found[os.path.relpath(path, directory)] = (
+                status.st_mode,
+                status.st_uid,
+                status.st_gid,
+                status.st_mtime_ns,
+                0 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
+                content,
+            )
+    return found
+
+
+def test_directory_survives_import_commit_and_export(session: Session, tree: Path, tmp_path: Path) -> None:
+    """What is imported, committed and exported is the same tree, holes, hard links, odd names and times included."""
+    imported = import_directory(session.files, tree)
+    manifest = session.commit()
+    with Session.read(session.root, manifest.name) as version:
+        exported = export_directory(version.files, tmp_path / "out")
+
+    assert snapshot(tree) == snapshot(tmp_path / "out")
+    assert (9, 3, []) == (imported.files, imported.directories, imported.skipped)
+    assert (9, 3, []) == (exported.files, exported.directories, exported.skipped)
+    assert (tmp_path / "out" / "sparse").stat().st_blocks * 512 < 10_000_000
+
+
+def test_second_import_moves_what_changed(session: Session, tree: Path) -> None:
+    """Unchanged files are left as they are; changed, new and replaced ones are taken."""
+    import_directory(session.files, tree)
+    session.commit()
+    (tree / "nothing").write_bytes(b"something")
+    (tree / "new").write_bytes(b"new")
+
+    again = import_directory(session.files, tree)
+
+    assert 5 == again.unchanged
+    assert b"something" == _read(session.files, "nothing")
+    assert b"new" == _read(session.files, "new")
+
+
+def test_import_below_a_path_and_export_of_a_part(session: Session, tree: Path, tmp_path: Path) -> None:
+    """A target is made with its parents; a part of a volume can be exported alone."""
+    import_directory(session.files, tree, "some/where")
+    export_directory(session.files, tmp_path / "part", "some/where/deep")
+
+    assert snapshot(tree / "deep") == snapshot(tmp_path / "part")
+
+
+def test_tar_made_by_tar_and_read_by_tar(session: Session, tree: Path, tmp_path: Path) -> None:
+    """An archive of GNU tar is imported, and what is exported is an archive GNU tar extracts to the same tree."""
+    archive = subprocess.run(["tar", "--format=pax", "-C", tree, "-czf", "-", "."], capture_output=True, check=True)
+    report = import_tar(session.files, io.BytesIO(archive.stdout))
+    out = io.BytesIO()
+    export_tar(session.files, out)
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-C", tmp_path / "out", "-xpf", "-"], input=out.getvalue(), check=True)
+
+    assert not report.skipped
+    wanted, found = snapshot(tree), snapshot(tmp_path / "out")
+    assert wanted.keys() == found.keys()
+    for name, (mode, uid, gid, mtime, links, content) in wanted.items():
+        # A tarfile's times are floating point numbers of seconds.
+        assert abs(mtime - found[name][3]) < 1_000_000  # type: ignore[operator]
+        assert (mode, uid, gid, links, content) == (*found[name][:3], *found[name][4:])
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/../evil", "a/../../evil", "ok/../../evil"])
+def test_hostile_tar(session: Session, name: str) -> None:
+    """Members whose names lead out of the target are skipped and told; the rest is taken."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for member in (name, "good"):
+            info = tarfile.TarInfo(member)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"data"))
+
+    report = import_tar(session.files, io.BytesIO(out.getvalue()), "below")
+
+    assert [name] == [skipped for skipped, _ in report.skipped]
+    assert b"data" == _read(session.files, "below/good")
+    with pytest.raises(FileNotFoundError):
+        find(session.files, "evil")
+
+
+def test_truncated_tar_is_an_error(session: Session, tree: Path) -> None:
+    """A stream that is cut off is not taken for a smaller archive."""
+    archive = subprocess.run(["tar", "-C", tree, "-cf", "-", "."], capture_output=True, check=True).stdout
+
+    with pytest.raises(tarfile.TarError):
+        import_tar(session.files, io.BytesIO(archive[: len(archive) // 2]))
+
+
+def test_export_is_not_led_out_by_links(session: Session, tree: Path, tmp_path: Path) -> None:
+    """A link in the destination is replaced, never written through."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious", encoding="utf-8")
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "nothing").symlink_to(outside)
+    import_directory(session.files, tree)
+
+    export_directory(session.files, out)
+
+    assert "precious" == outside.read_text(encoding="utf-8")
+    assert snapshot(tree) == snapshot(out)
+
+
+def test_unreadable_sources_are_told(session: Session, tmp_path: Path) -> None:
+    """A source that is no directory is an error; a path of a volume has no dots that climb."""
+    with pytest.raises(NotADirectoryError):
+        import_directory(session.files, __file__)
+    with pytest.raises(FileNotFoundError):
+        export_directory(session.files, tmp_path / "out", "missing")
+    with pytest.raises(OSError, match="no '\\.\\.'"):
+        parts_of("a/../b")
+
+
+def test_small_files_share_packs(session: Session, tmp_path: Path) -> None:
+    """Two thousand small files are a few objects in the store."""
+    source = tmp_path / "many"
+    for number in range(2_000):
+        path = source / f"{number % 20:02d}" / f"{number:04d}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(512))
+
+    import_directory(session.files, source)
+    session.commit()
+
+    assert sum(1 for _ in session.root.store.walk(session.root.base)) < 12
+
+
+def _read(files: FileSystem, path: str) -> bytes:
+    from stowstore.namespace.permissions import ROOT
+
+    handle = files.open(find(files, path).ino, os.O_RDONLY, ROOT)
+    try:
+        return files.read(handle, 0, 1 << 20)
+    finally:
+        files.release(handle)
