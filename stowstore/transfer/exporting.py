@@ -93,19 +93,21 @@ def export_tar(
 
 
 def _walk(files: FileSystem, top: int) -> Iterator[_Item]:
-    """Everything below a directory, parents first, names ascending."""
-    waiting = [(top, b"")]
+    """Everything below a directory, each directory followed by what lies in it, names ascending.
+
+    The order matters to tar, which sets a directory's times when the members leave it.
+    """
+    waiting = [(b"", entries(files, top))]
     while waiting:
-        ino, path = waiting.pop()
-        below = []
-        for entry in entries(files, ino):
-            if entry.attributes is None:
-                continue
+        path, listing = waiting[-1]
+        entry = next(listing, None)
+        if entry is None:
+            waiting.pop()
+        elif entry.attributes is not None:
             child = path + b"/" + entry.name if path else entry.name
             yield _Item(child, entry.attributes)
             if stat.S_ISDIR(entry.attributes.mode):
-                below.append((entry.ino, child))
-        waiting.extend(reversed(below))
+                waiting.append((child, entries(files, entry.ino)))
 
 
 def _collect(running: set[Future[None]]) -> set[Future[None]]:
