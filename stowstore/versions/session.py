@@ -36,7 +36,7 @@ from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
 from stowstore.versions.root import Root
 
-__all__ = ["CommitOptions", "Session", "SessionOptions"]
+__all__ = ["CommitOptions", "Session", "SessionOptions", "chunk_store"]
 
 #: How far a fork's inode numbers begin behind those of its past: two forks of one version meet with a probability below
 #: one in a thousand million, and 64 bits have room for a thousand forks of forks.
@@ -124,7 +124,7 @@ class Session:
         """
         options = options or SessionOptions()
         manifest = root.load(version)
-        chunks = _chunk_store(root, options)
+        chunks = chunk_store(root, options)
         nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
         content = FileContent(StagingArea(max_bytes=0), chunks.reader)
         files = FileSystem(Snapshot(manifest.snapshot, nodes), content, read_only=True)
@@ -170,7 +170,7 @@ class Session:
     def _opened(
         cls, root: Root, volume: str, manifest: Manifest | None, lease: Lease, options: SessionOptions
     ) -> Session:
-        chunks = _chunk_store(root, options)
+        chunks = chunk_store(root, options)
         metastore = None
         try:
             nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
@@ -374,7 +374,8 @@ def _journal_name(root: Root, volume: str, manifest: Manifest | None) -> dict[st
     }
 
 
-def _chunk_store(root: Root, options: SessionOptions) -> ChunkStore:
+def chunk_store(root: Root, options: SessionOptions) -> ChunkStore:
+    """The chunks of a root, with the caches and the key of a session's options; whoever opened it closes it."""
     codec = BlockCodec() if root.format.encryption is None else _unlocked(root, options)
     disk = None
     if options.cache_dir is not None:
