@@ -145,7 +145,7 @@ class S3Container:
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         # XML cannot carry control characters.
         failed = delete_together(self._wire, self._name, filter(str.isprintable, keys))
-        for key in keys:
+        for key in dict.fromkeys(keys):
             if not key.isprintable():
                 try:
                     self.delete(key)
