@@ -146,7 +146,6 @@ class FileOperations(RenameOperations):
 
         Allocation sets the size and checks the limits; room is not set aside, since a volume has no blocks to reserve.
         """
-        opened = self._writable_file(handle)
         if offset < 0 or length <= 0:
             raise posix_error(errno.EINVAL)
         punch, zero = mode & AllocateFlags.PUNCH_HOLE, mode & AllocateFlags.ZERO_RANGE
@@ -154,6 +153,7 @@ class FileOperations(RenameOperations):
         known = AllocateFlags.KEEP_SIZE | AllocateFlags.PUNCH_HOLE | AllocateFlags.ZERO_RANGE
         if mode & ~known or (punch and (zero or not keep)):
             raise posix_error(errno.EOPNOTSUPP)
+        opened = self._writable_file(handle)
         if offset + length > MAX_SIZE:
             raise posix_error(errno.EFBIG)
         node = opened.node

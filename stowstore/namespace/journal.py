@@ -71,8 +71,8 @@ class Journal:
                 batch = self._values(taken) if taken else {}
                 checkpoint = core.content.checkpoint()
             try:
-                if durable:
-                    core.content.sync()
+                if batch or durable:
+                    core.content.sync(durable=durable)
                 if batch:
                     self._store.apply(batch)
                 if durable:
@@ -92,6 +92,7 @@ class Journal:
                 core._overlay.take_unjournalled()
                 batch = self._values(self._everything())
                 checkpoint = core.content.checkpoint()
+            core.content.sync(durable=False)
             self._store.replace(batch, meta)
             core.content.reclaim(checkpoint)
 

@@ -163,8 +163,13 @@ class MemoryContent:
 
     def reclaim(self, checkpoint: Any) -> None: ...
 
-    def sync(self) -> None:
-        self.syncs += 1
+    def upload_early(self, writer: Any, **options: Any) -> None:
+        """Uploads with the commit only."""
+
+    def close(self) -> None: ...
+
+    def sync(self, *, durable: bool = True) -> None:
+        self.syncs += durable
 
     def flush(self, files: Sequence[tuple[int, int, Any]], writer: Any) -> None:
         if self.fail_flush is not None:
