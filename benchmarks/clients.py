@@ -206,8 +206,8 @@ class Boto3(Client):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        import boto3
-        from botocore.config import Config
+        import boto3  # type: ignore[import-untyped, unused-ignore]
+        from botocore.config import Config  # type: ignore[import-untyped, unused-ignore]
 
         self._client: Any = boto3.client(
             "s3",
@@ -247,7 +247,7 @@ class S3fs(Client):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        import s3fs
+        import s3fs  # type: ignore[import-untyped, unused-ignore]
 
         if not hasattr(s3fs.S3FileSystem, "_pipe_file"):
             raise ImportError(f"s3fs {s3fs.__version__} is too old: pip fell back; install s3fs>=2026")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 
 from benchmarks.clients import CLIENTS, LOCAL_CLIENTS, Service
 from benchmarks.model import Case, Measure, Row, rows_of
@@ -16,6 +17,7 @@ _SMALL = 4 << 10
 _LARGE = 4 << 20
 _SLOW = frozenset({"minio-py", "boto3", "s3fs"})
 _MEMORY = 200 << 20
+_LEAST_ROUNDS = 2
 _BUCKET = "bench"
 
 Progress = Callable[[str], None]
@@ -25,7 +27,9 @@ def stub(scale: Scale, progress: Progress) -> Iterator[Row]:
     """S3 against the stub: what the clients themselves cost, with the figures to reach."""
     with running_stub() as endpoint:
         service = Service(endpoint=endpoint, bucket=_BUCKET, access_key="access", secret_key="secret")
-        yield from _compare(_s3_cases("stub", scale, scale.rounds, scale.operations), service, list(CLIENTS), progress)
+        yield from _compare(
+            _s3_cases("stub", scale, scale.rounds, scale.operations), service, scale, list(CLIENTS), progress
+        )
         yield from _stream(_streams("stub", scale.large, {}), service, list(CLIENTS), progress)
         huge = _streams("stub", scale.huge, {"peak_limit": _MEMORY})
         yield from _stream(huge, service, ["stowstore"], progress)
@@ -49,7 +53,7 @@ def radosgw(scale: Scale, progress: Progress) -> Iterator[Row]:
         )
         operations = max(16, scale.operations // 3)
         cases = _s3_cases("radosgw", scale, max(2, scale.rounds // 2), operations, judged=False)
-        yield from _compare(cases, service, list(CLIENTS), progress)
+        yield from _compare(cases, service, scale, list(CLIENTS), progress)
         yield from _stream(_streams("radosgw", scale.large, {}), service, list(CLIENTS), progress)
 
 
@@ -74,7 +78,7 @@ def disk(scale: Scale, progress: Progress) -> Iterator[Row]:
         for verb, name in (("put_stream", "write"), ("get_stream", "read")):
             order = Order(verb=verb, key="objects/large", size=scale.large)
             cases.append(case(f"stream {name} {scale.large >> 20} MiB", order, 1.1, max(2, scale.rounds // 2)))
-        yield from _compare(cases, service, list(LOCAL_CLIENTS), progress)
+        yield from _compare(cases, service, scale, list(LOCAL_CLIENTS), progress)
 
 
 def _s3_cases(group: str, scale: Scale, rounds: int, operations: int, *, judged: bool = True) -> list[Case]:
@@ -125,7 +129,9 @@ def _streams(group: str, size: int, more: dict[str, int]) -> list[Case]:
     ]
 
 
-def _compare(cases: Sequence[Case], service: Service, names: list[str], progress: Progress) -> Iterator[Row]:
+def _compare(
+    cases: Sequence[Case], service: Service, scale: Scale, names: list[str], progress: Progress
+) -> Iterator[Row]:
     """Takes turns: every client once in each round, another one first each time."""
     with running_team(names, service) as team:
         _prepare(team, cases)
@@ -133,7 +139,10 @@ def _compare(cases: Sequence[Case], service: Service, names: list[str], progress
             progress(f"{case.group}: {case.what}")
             samples: dict[str, list[Sample]] = {name: [] for name in team}
             notes = {name: worker.missing for name, worker in team.items() if worker.missing}
+            began = perf_counter()
             for turn in range(case.rounds):
+                if turn >= _LEAST_ROUNDS and perf_counter() - began > scale.case_seconds:
+                    break
                 for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
                     if name not in notes:
                         found = team[name].obey(case.order)
