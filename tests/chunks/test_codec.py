@@ -137,7 +137,11 @@ def test_two_blocks_in_one_frame_are_refused() -> None:
         PLAIN.decode(ref._replace(stored=2 * len(data)), data + data)
 
 
-@pytest.mark.parametrize("raw", [b"", os.urandom(BLOCK_REF_BYTES - 1), bytes(BLOCK_REF_BYTES + 1), b"\xff" * 61])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", os.urandom(BLOCK_REF_BYTES - 1), bytes(BLOCK_REF_BYTES + 1), b"\xff" * 61],
+    ids=["empty", "short", "long", "ones"],
+)
 def test_references_of_impossible_blocks_are_refused(raw: bytes) -> None:
     """A reference has 61 bytes and names no block larger than blocks are."""
     with pytest.raises(CorruptBlock):
