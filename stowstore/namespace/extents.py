@@ -113,9 +113,10 @@ class ExtentMap:
         self.moves: list[Move] = []
         #: Where the last read ended, and up to where blocks were asked for ahead of it.
         self.read_end = self.read_ahead = 0
-        self._owner: object = self
+        # Not the map itself: a cycle would keep staged data until the garbage collector comes by.
+        self._owner = object()
         self._starts = [0]
-        self._leaves = [_Leaf(self, [])]
+        self._leaves = [_Leaf(self._owner, [])]
         self._staged = 0
         self._unloaded = 0
         self._scan: tuple[int, Scan] | None = None
@@ -164,7 +165,7 @@ class ExtentMap:
         made.allocated = self.allocated
         made.moves = []
         made.read_end = made.read_ahead = 0
-        made._owner = made
+        made._owner = object()
         made._starts = self._starts.copy()
         made._leaves = self._leaves.copy()
         made._staged = self._staged

@@ -90,6 +90,13 @@ class RedisMetaStore:
         """Where the server listens, for its owner alone."""
         return self._socket
 
+    @property
+    def server_pid(self) -> int:
+        """The process of the server."""
+        with self._translated():
+            found: int = self._client.info("server")["process_id"]
+            return found
+
     def load(self) -> Iterator[tuple[bytes, bytes | None]]:
         with self._translated():
             keys = sorted(self._client.hkeys(_RECORDS))

@@ -56,11 +56,11 @@ class SqliteMetaStore:
             raise
 
     def load(self) -> Iterator[tuple[bytes, bytes | None]]:
-        last = b""
+        last: bytes | None = None
         while True:
             with self._lock, self._translated():
                 rows = self._connection.execute(
-                    "SELECT key, value FROM records WHERE key > ? ORDER BY key LIMIT ?", (last, _BATCH)
+                    "SELECT key, value FROM records WHERE ?1 IS NULL OR key > ?1 ORDER BY key LIMIT ?2", (last, _BATCH)
                 ).fetchall()
             yield from rows
             if len(rows) < _BATCH:
