@@ -30,7 +30,7 @@ __all__ = ["Merged", "merge_version", "restore_version"]
 
 @frozen
 class Merged:
-    """The version a merge has made, or the head where there was nothing to take; and the paths that were in conflict."""
+    """The version a merge has made, or the head where there was nothing to take, and the paths in conflict."""
 
     version: VersionName
     conflicts: tuple[str, ...] = ()
@@ -62,17 +62,17 @@ def merge_version(
             return Merged(head)
         nodes = NodeCache(chunks.index_reader)
         ours = root.load(head)
-        snapshots = [Snapshot(root.load(name).snapshot, nodes) for name in (ancestor, head, theirs)]
-        result = merge_snapshots(*snapshots, conflicts)
+        base, mine, other = (Snapshot(root.load(name).snapshot, nodes) for name in (ancestor, head, theirs))
+        result = merge_snapshots(base, mine, other, conflicts)
         if not result.changes:
             return Merged(head, result.conflicts)
         index = chunks.index_writer()
         try:
-            ref = commit_changes(snapshots[1], result.changes, index)
+            ref = commit_changes(mine, result.changes, index)
             index.flush()
         finally:
             index.close()
-        superblock = _superblock(snapshots[1].with_changes(ref, result.changes))
+        superblock = _superblock(mine.with_changes(ref, result.changes))
         made = Manifest(
             volume=volume,
             snapshot=ref,
