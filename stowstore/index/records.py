@@ -61,7 +61,8 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
     """What ``stat`` shows of an inode, and where its content starts; times in nanoseconds since 1970.
 
     ``extents`` are the packed extents of a file of at most `INLINE_EXTENTS`; with ``many_extents`` they lie
-    under ``e`` keys.  ``target`` is the text of a symbolic link.  ``parent`` is the directory a directory lies in.
+    under ``e`` keys.  ``target`` is the text of a symbolic link.  ``parent`` is the directory in which
+    the inode was last given a name: for a directory the one it lies in.
     ``xattrs`` says whether ``x`` keys exist.  ``allocated`` counts the bytes that extents cover, holes left out.
     """
 

@@ -157,6 +157,7 @@ class Core:
     def _enter(self, directory: Inode, name: bytes, node: Inode, now: int) -> None:
         """Gives an inode a name."""
         self._overlay.set_entry(directory.ino, name, EntryRecord(node.ino, node.mode & 0o170000))
+        node.parent = directory.ino
         self._modified(directory, now)
 
     def _modified(self, directory: Inode, now: int) -> None:

@@ -151,8 +151,8 @@ class RenameOperations(DirectoryOperations):
         """Notes where an inode lies now; both directories have been marked as changed."""
         self._overlay.changed(node)
         node.ctime = now
+        node.parent = after.ino
         if node.is_directory and before is not after:
-            node.parent = after.ino
             before.nlink -= 1
             after.nlink += 1
 

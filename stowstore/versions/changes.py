@@ -80,11 +80,17 @@ class PathFinder:
         raw = self._snapshot.get(keys.inode_key(ino))
         if raw is None:
             return None
-        parent = InodeRecord.decode(raw).parent
-        prefix = keys.entry_prefix(parent)
+        record = InodeRecord.decode(raw)
+        found = self._named(ino, keys.entry_prefix(record.parent))
+        if found is None and not stat.S_ISDIR(record.mode):
+            # The name it was given last is gone, others may be left: only then the whole index is looked through.
+            found = self._named(ino, keys.ENTRY)
+        return found
+
+    def _named(self, ino: int, prefix: bytes) -> tuple[int, bytes] | None:
         for key, value in self._snapshot.scan(prefix, keys.after_prefix(prefix)):
             if EntryRecord.decode(value).ino == ino:
-                return parent, keys.name_of(key)
+                return keys.inode_of(key), keys.name_of(key)
         return None
 
 
