@@ -52,17 +52,20 @@ class MemoryMetaStore:
 class Session:
     """One file system over an index and content in memory."""
 
+    #: What content is flushed to.
+    writer: Any = None
+
     def __init__(self, *, journal: bool = False) -> None:
         self.nodes = MemoryNodes()
-        self.content = MemoryContent()
-        self.metastore = MemoryMetaStore() if journal else None
+        self.content: Any = MemoryContent()
+        self.metastore: Any = MemoryMetaStore() if journal else None
         self.ref = SnapshotRef()
         self.files: FileSystem = self._open(self.ref)
 
     def commit(self) -> dict[bytes, bytes | None]:
         """Writes what has changed as the next snapshot and goes on over it."""
         frozen = self.files.freeze()
-        frozen.flush(None)
+        frozen.flush(self.writer)
         changes = frozen.records()
         self.publish(changes)
         return changes
@@ -88,6 +91,10 @@ class Session:
         """Opens what fsync and commit have left, without a goodbye."""
         self.files = self._open(self.ref)
         return self.files
+
+    def close(self) -> None:
+        """Ends the session."""
+        self.files.close()
 
     def reader(self, ref: SnapshotRef | None = None) -> FileSystem:
         """A read-only file system over a version."""

@@ -62,7 +62,7 @@ class AgainstDisk(RuleBasedStateMachine):
         self.directory.chmod(0o755)
         self.umask = os.umask(0o022)
         self.real = RealTree(root)
-        self.session = Session(journal=True)
+        self.session = self.make_session()
         self.ours = OurTree(self.session.files)
         self.ours.chmod((), 0o777, SUPERUSER)
         self.handles: list[tuple[int, int]] = []
@@ -72,11 +72,15 @@ class AgainstDisk(RuleBasedStateMachine):
             self.same("mkdir", path, 0o777, SUPERUSER)
             self.same("chmod", path, 0o777, SUPERUSER)
 
+    def make_session(self) -> Session:
+        """The session that stands against the disk."""
+        return Session(journal=True)
+
     def teardown(self) -> None:
         self.compare_trees()
         for real, _ in self.handles:
             os.close(real)
-        self.session.files.close()
+        self.session.close()
         os.umask(self.umask)
         shutil.rmtree(self.directory)
 
@@ -255,7 +259,7 @@ class AgainstDisk(RuleBasedStateMachine):
     @rule()
     def publish(self) -> None:
         assert self.frozen is not None
-        self.frozen.flush(None)
+        self.frozen.flush(self.session.writer)
         self.session.publish(self.frozen.records())
         self.frozen = None
 
@@ -264,7 +268,7 @@ class AgainstDisk(RuleBasedStateMachine):
     def give_up(self, flushed: bool) -> None:
         assert self.frozen is not None
         if flushed:
-            self.frozen.flush(None)
+            self.frozen.flush(self.session.writer)
             self.frozen.records()
         self.session.files.commit_failed()
         self.frozen = None
