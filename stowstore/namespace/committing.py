@@ -75,12 +75,17 @@ class CommitOperations(XattrOperations):
     def replace_snapshot(self, snapshot: Snapshot) -> None:
         """Goes on over another form of the same snapshot, such as one whose segments have been merged."""
         with self._lock:
-            self._overlay.snapshot = snapshot
+            self._overlay.replace_snapshot(snapshot)
 
     @property
     def changed_inodes(self) -> int:
         """How many inodes a commit would write now."""
         return len(self._overlay.live.inodes)
+
+    @property
+    def open_handles(self) -> int:
+        """How many files and directories are open."""
+        return len(self._files) + len(self._directories)
 
     def _settle(self, node: Inode, captured: Inode) -> None:
         flushed = captured.extents

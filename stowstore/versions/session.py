@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 from attrs import field, frozen
 
@@ -29,9 +29,10 @@ from stowstore.index.tree import Tree, apply_changes
 from stowstore.namespace.content import FileContent
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.interfaces import MetaStore
-from stowstore.namespace.metastore import choose_kind, open_metastore
+from stowstore.namespace.permissions import PermissionChecks
 from stowstore.namespace.staging import StagingArea
 from stowstore.versions.errors import NotCommitted, RootInUse, VolumeError
+from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
 from stowstore.versions.root import Root
@@ -41,8 +42,6 @@ __all__ = ["CommitOptions", "Session", "SessionOptions", "chunk_store"]
 #: How far a fork's inode numbers begin behind those of its past: two forks of one version meet with a probability below
 #: one in a thousand million, and 64 bits have room for a thousand forks of forks.
 _FORK_STEP: Final = 1 << 53
-
-_BASE: Final = "base"
 
 _log = get_logger(part="volume")
 
@@ -65,6 +64,7 @@ class SessionOptions:
     node_cache_bytes: int = 64 << 20
     staging_bytes: int = 10 << 30
     lease_seconds: float = DEFAULT_LEASE_SECONDS
+    permissions: PermissionChecks = PermissionChecks.HERE
     key: KeySource | None = field(default=None, repr=False)
 
 
@@ -127,7 +127,7 @@ class Session:
         chunks = chunk_store(root, options)
         nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
         content = FileContent(StagingArea(max_bytes=0), chunks.reader)
-        files = FileSystem(Snapshot(manifest.snapshot, nodes), content, read_only=True)
+        files = FileSystem(Snapshot(manifest.snapshot, nodes), content, read_only=True, permissions=options.permissions)
         return cls(root, version.volume, manifest, chunks, files, nodes=nodes, options=options)
 
     @classmethod
@@ -174,20 +174,10 @@ class Session:
         metastore = None
         try:
             nodes = NodeCache(chunks.index_reader, options.node_cache_bytes)
-            metastore = _metastore(options, _journal_name(root, volume, manifest))
-            snapshot = Snapshot(SnapshotRef() if manifest is None else manifest.snapshot, nodes)
-            first_ino = 0
-            if manifest is not None and (manifest.volume != volume or manifest.inode_offset):
-                first_ino = manifest.inode_offset or random.SystemRandom().randrange(1, 512) * _FORK_STEP
-            content = FileContent(
-                StagingArea(
-                    None if options.cache_dir is None else options.cache_dir / "staging",
-                    max_bytes=options.staging_bytes,
-                ),
-                chunks.reader,
+            metastore = open_journal(
+                options.metadata_store_type, options.meta_dir, journal_name(root, volume, manifest)
             )
-            files = FileSystem(snapshot, content, metastore=metastore)
-            files.number_from(first_ino)
+            files = _writable_files(volume, manifest, chunks, nodes, metastore, options)
             return cls(
                 root,
                 volume,
@@ -234,14 +224,12 @@ class Session:
                     self.files.commit_failed()
                     return base
                 manifest, snapshot = self._publish(frozen, self.volume, options)
-                lease.require()
-                self.root.write_manifest(manifest)
-                self.root.set_head(self.volume, manifest.name, None if base is None else base.name)
+                self._announce(lease, manifest)
             except BaseException:
                 self.files.commit_failed()
                 raise
             self._base = manifest
-            self.files.commit_done(snapshot, {_BASE: manifest.id.encode()})
+            self.files.commit_done(snapshot, {BASE: manifest.id.encode()})
             self._rebase(lease, manifest)
             return manifest
 
@@ -307,6 +295,14 @@ class Session:
             raise VolumeError("the volume is open for reading only", hint="fork it, and write the fork")
         return self._lease
 
+    def _announce(self, lease: Lease, manifest: Manifest) -> None:
+        """Makes a version the newest; what it names is in the store already."""
+        assert self._metastore is not None
+        self._metastore.set_meta(PENDING, manifest.id.encode())
+        lease.require()
+        self.root.write_manifest(manifest)
+        self.root.set_head(self.volume, manifest.name, None if self._base is None else self._base.name)
+
     def _publish(self, frozen: Any, volume: str, options: CommitOptions) -> tuple[Manifest, Snapshot]:
         """Writes data and index of a frozen moment, and describes it; nothing names it yet."""
         assert self._writer is not None
@@ -366,12 +362,24 @@ def _committed(snapshot: Snapshot, changes: Mapping[bytes, bytes | None], writer
     return ref
 
 
-def _journal_name(root: Root, volume: str, manifest: Manifest | None) -> dict[str, bytes]:
-    return {
-        "root": str(root.base).encode(),
-        "volume": volume.encode(),
-        _BASE: b"" if manifest is None else manifest.id.encode(),
-    }
+def _writable_files(
+    volume: str,
+    manifest: Manifest | None,
+    chunks: ChunkStore,
+    nodes: NodeCache,
+    metastore: MetaStore,
+    options: SessionOptions,
+) -> FileSystem:
+    """The file system of a writing session over a version, with what its journal holds."""
+    snapshot = Snapshot(SnapshotRef() if manifest is None else manifest.snapshot, nodes)
+    first_ino = 0
+    if manifest is not None and (manifest.volume != volume or manifest.inode_offset):
+        first_ino = manifest.inode_offset or random.SystemRandom().randrange(1, 512) * _FORK_STEP
+    staging = None if options.cache_dir is None else options.cache_dir / "staging"
+    content = FileContent(StagingArea(staging, max_bytes=options.staging_bytes), chunks.reader)
+    files = FileSystem(snapshot, content, metastore=metastore, permissions=options.permissions)
+    files.number_from(first_ino)
+    return files
 
 
 def chunk_store(root: Root, options: SessionOptions) -> ChunkStore:
@@ -390,34 +398,3 @@ def _unlocked(root: Root, options: SessionOptions) -> BlockCodec:
             "the root is encrypted", hint="give its key: bytes, env:NAME, file:PATH, or a passphrase"
         )
     return BlockCodec(Encryption.from_data(dict(root.format.encryption)).unlock(options.key))
-
-
-def _metastore(options: SessionOptions, name: Mapping[str, bytes]) -> MetaStore:
-    """The journal of a session, held against the volume and version it has to lie over.
-
-    Raises:
-        VolumeError: it belongs to another volume, or to another version than the newest.
-    """
-    kind = "memory" if options.meta_dir is None else choose_kind(options.metadata_store_type)
-    metastore = open_metastore(kind, options.meta_dir)
-    try:
-        found = {key: metastore.get_meta(key) for key in name}
-        if any(value is not None for value in found.values()) and found != name:
-            if next(iter(metastore.load()), None) is not None:
-                _refuse_journal(found, name, options)
-            metastore.clear()
-        for key, value in name.items():
-            metastore.set_meta(key, value)
-    except BaseException:
-        metastore.close()
-        raise
-    return metastore
-
-
-def _refuse_journal(found: Mapping[str, bytes | None], name: Mapping[str, bytes], options: SessionOptions) -> NoReturn:
-    shown = {key: (value or b"").decode("utf-8", "replace") for key, value in found.items()}
-    raise VolumeError(
-        f"{options.meta_dir} holds uncommitted changes of {shown['volume']} in {shown['root']} over version "
-        f"{shown[_BASE] or 'none'}, not of {name['volume'].decode()} over {name[_BASE].decode() or 'none'}",
-        hint="use another meta_dir; or open that volume with it, and commit or discard the changes",
-    )
