@@ -120,6 +120,9 @@ class Unjournalled:
         return len(self.inodes) + len(self.entries) + len(self.xattrs)
 
 
+#: Records fetched for operations that then did not ask for them.
+_MOST_FETCHED: Final = 8192
+
 _ABSENT: Final = EntryRecord(0, 0)
 
 
@@ -137,6 +140,8 @@ class Overlay:
         self.inodes: RecentlyUsed[int, Inode] = RecentlyUsed(CACHED_INODES)
         self.entries: RecentlyUsed[tuple[int, bytes], EntryRecord] = RecentlyUsed(CACHED_ENTRIES)
         self.unjournalled: Unjournalled | None = Unjournalled() if journalled else None
+        # Records fetched without the lock, each for one use, with the snapshot they are from.
+        self._fetched: dict[bytes, tuple[Snapshot, bytes | None]] = {}
         self._turn = 1
 
     def inode(self, ino: int) -> Inode | None:
@@ -154,15 +159,16 @@ class Overlay:
         return found if found is not _ABSENT else None
 
     def warm_entry(self, parent: int, name: bytes) -> None:
-        """Fetches what `entry` is going to need, WITHOUT the lock: nobody has to wait for the network behind it."""
-        key = (parent, name)
-        if parent < self.first_new_ino and key not in self.entries.young:
-            self.snapshot.get(entry_key(parent, name))
+        """Fetches an entry and its inode for who asks next, WITHOUT the lock: nobody waits behind the network."""
+        if parent < self.first_new_ino and (parent, name) not in self.entries.young:
+            raw = self._fetch(entry_key(parent, name))
+            if raw is not None:
+                self.warm_inode(EntryRecord.decode(raw).ino)
 
     def warm_inode(self, ino: int) -> None:
-        """Fetches what `inode` is going to need, WITHOUT the lock."""
+        """Fetches an inode for who asks next, WITHOUT the lock."""
         if ino < self.first_new_ino and ino not in self.inodes.young:
-            self.snapshot.get(inode_key(ino))
+            self._fetch(inode_key(ino))
 
     def changed(self, node: Inode) -> None:
         """Has to be called before an inode is changed."""
@@ -246,8 +252,13 @@ class Overlay:
             assert node is not None
             settle(node, captured)
         self.frozen = None
-        self.snapshot = snapshot
         self.first_new_ino = first_new_ino
+        self.replace_snapshot(snapshot)
+
+    def replace_snapshot(self, snapshot: Snapshot) -> None:
+        """Takes another snapshot of the same content below."""
+        self.snapshot = snapshot
+        self._fetched.clear()
 
     def take_unjournalled(self) -> Unjournalled:
         """What has to be journalled, and starts afresh."""
@@ -278,7 +289,7 @@ class Overlay:
         elif self.frozen is not None and ino in self.frozen.inodes:
             node = self.frozen.inodes[ino]
         elif ino < self.first_new_ino:
-            raw = self.snapshot.get(inode_key(ino))
+            raw = self._stored(inode_key(ino))
             node = None if raw is None else Inode.from_record(ino, InodeRecord.decode(raw))
         if node is not None:
             self.inodes.put(ino, node)
@@ -294,5 +305,20 @@ class Overlay:
                 return changes[name]
         if parent >= self.first_new_ino:
             return None
-        raw = self.snapshot.get(entry_key(parent, name))
+        raw = self._stored(entry_key(parent, name))
         return None if raw is None else EntryRecord.decode(raw)
+
+    def _fetch(self, key: bytes) -> bytes | None:
+        """Reads a record of the snapshot and leaves it for `_stored`; dictionary operations need no lock here."""
+        snapshot = self.snapshot
+        raw = snapshot.get(key)
+        if len(self._fetched) >= _MOST_FETCHED:
+            self._fetched.clear()
+        self._fetched[key] = (snapshot, raw)
+        return raw
+
+    def _stored(self, key: bytes) -> bytes | None:
+        fetched = self._fetched.pop(key, None)
+        if fetched is not None and fetched[0] is self.snapshot:
+            return fetched[1]
+        return self.snapshot.get(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 
 import pytest
 
@@ -249,3 +250,37 @@ def test_attributes_survive(session: Session) -> None:
     assert [b"security.x", b"trusted.x", b"user.x"] == version.listxattr(ino, ROOT)
     record = InodeRecord.decode(version.snapshot.get(inode_key(ino)) or b"")
     assert (True, 5000) == (record.xattrs, record.allocated)
+
+
+def test_operations_go_on_in_threads_while_commits_are_written(session: Session) -> None:
+    """Many threads make, write, rename and remove while versions are made; every version is whole."""
+    files = session.files
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            directory = files.mkdir(1, b"%d" % number, 0o755, ROOT).ino
+            for turn in range(150):
+                put(files, b"new", b"%d" % turn * 10, directory)
+                files.rename(directory, b"new", directory, b"current", ROOT)
+                assert b"%d" % turn * 10 == get(files, b"current", directory)
+            files.unlink(directory, b"current", ROOT)
+        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        session.commit()
+        version = session.reader()
+        for name in list_names(version, 1, ROOT):
+            directory = version.lookup(1, name, ROOT).ino
+            for inner in list_names(version, directory, ROOT):
+                data = get(version, inner, directory)
+                assert data == data[: len(data) // 10] * 10
+    for thread in threads:
+        thread.join()
+    assert [] == problems
+    session.commit()
+    assert 5 == session.reader().statfs().files - session.reader().statfs().files_free
