@@ -70,6 +70,8 @@ class Journal:
                 taken = core._overlay.take_unjournalled()
                 batch = self._values(taken) if taken else {}
                 checkpoint = core.content.checkpoint()
+            # What is given up below must not come back with an older batch, even when the power fails.
+            durable = durable or bool(checkpoint)
             try:
                 if batch or durable:
                     core.content.sync(durable=durable)
@@ -92,8 +94,10 @@ class Journal:
                 core._overlay.take_unjournalled()
                 batch = self._values(self._everything())
                 checkpoint = core.content.checkpoint()
-            core.content.sync(durable=False)
+            core.content.sync(durable=bool(checkpoint))
             self._store.replace(batch, meta)
+            if checkpoint:
+                self._store.sync()
             core.content.reclaim(checkpoint)
 
     def _run(self) -> None:

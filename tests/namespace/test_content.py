@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_small_files_share_packs_in_the_order_given(volume: Volume) -> None:
     volume.commit()
     assert volume.writer.stats.packs == 1
     blocks = [next(volume.node(ino + 10).extents.pieces(0, END)).source for ino in range(1000)]
-    assert all(left.offset < right.offset for left, right in zip(blocks, blocks[1:], strict=False))
+    assert all(left.offset < right.offset for left, right in pairwise(blocks))
 
 
 def test_runs_become_blocks_of_a_window(volume: Volume) -> None:
