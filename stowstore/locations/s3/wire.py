@@ -7,32 +7,26 @@ stopped, so only its parts are used here; it keeps the administration of buckets
 from __future__ import annotations
 
 import hashlib
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import SplitResult, urlunsplit
 
-import certifi
 import urllib3
 from minio import Minio
 from minio import time as amazon_time
 from minio.signer import sign_v4_s3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from datastore.context import Limits, current_limits
-from datastore.errors import PermissionDenied, StoreError, TransientError
+from datastore.context import Limits
+from datastore.errors import PermissionDenied, TransientError
+from stowstore.locations.s3.connections import STEP, Call, Pool
 from stowstore.locations.s3.credentials import Keys
-from stowstore.locations.s3.errors import FOREIGN, answer_error, translate
+from stowstore.locations.s3.errors import FOREIGN, answer_error
 from stowstore.locations.s3.settings import Settings
 
 __all__ = ["Answer", "Sent", "Wire", "WireBody"]
 
 #: How much of an answer that refuses is read for its reason.
 _REASON = 1 << 16
-_STEP = 1 << 20
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
@@ -107,9 +101,9 @@ class Wire:
     def close(self) -> None:
         self._pool.clear()
 
-    def _connect(self) -> tuple[_Pool, Minio]:
+    def _connect(self) -> tuple[Pool, Minio]:
         settings = self._settings
-        pool = _Pool(settings)
+        pool = Pool(settings)
         client = Minio(
             settings.host,
             secure=settings.secure,
@@ -131,10 +125,10 @@ class Wire:
         body: bytes | memoryview | Sent,
         size: int | None,
         patience: float | None,
-    ) -> tuple[_Call, urllib3.BaseHTTPResponse]:
+    ) -> tuple[Call, urllib3.BaseHTTPResponse]:
         url = self._address(method, bucket, key, query)
         signed = self._sign(method, url, {} if headers is None else dict(headers), body, size)
-        call = _Call(limits, patience or self._settings.timeout)
+        call = Call(limits, patience or self._settings.timeout)
         try:
             response = self._pool.urlopen(
                 method, urlunsplit(url), call=call, body=body or None, headers=signed, preload_content=False
@@ -206,13 +200,13 @@ class Wire:
 class WireBody:
     """The content of an answer, read as it arrives; stopped by the limits it was asked for in."""
 
-    def __init__(self, call: _Call, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, call: Call, response: urllib3.BaseHTTPResponse) -> None:
         self._call = call
         self._response = response
 
     def read(self, size: int, /) -> bytes:
         try:
-            return self._call.read(self._response, min(size, _STEP))
+            return self._call.read(self._response, min(size, STEP))
         except FOREIGN as error:
             raise self._call.explain(error) from error
 
@@ -234,7 +228,7 @@ class WireBody:
     def skip(self, count: int) -> None:
         """Reads over bytes that were not asked for."""
         while count:
-            count -= len(self.read_exactly(min(count, _STEP)))
+            count -= len(self.read_exactly(min(count, STEP)))
 
     def close(self) -> None:
         self._call.end()
@@ -243,175 +237,6 @@ class WireBody:
             # Read to its end, though not beyond: the connection can serve others.
             response.drain_conn()
         response.close()
-
-
-class _Call:
-    """One request under way, and how to stop it."""
-
-    def __init__(self, limits: Limits | None, timeout: float) -> None:
-        self._limits = limits
-        self._timeout = timeout
-        self._sock: socket.socket | None = None
-        self._stopped = False
-        self._forget: list[Callable[[], None]] = []
-        if limits is not None:
-            limits.check()
-            self._forget = [token.on_cancel(self._stop) for token in limits.tokens]
-
-    def uses(self, sock: socket.socket) -> None:
-        """Told which socket the request goes through, before anything is sent on it."""
-        self._sock = sock
-        sock.settimeout(self.patience())
-        if self._stopped:
-            self._stop()
-
-    def patience(self) -> float:
-        """Seconds to wait for the next sign of life."""
-        left = None if self._limits is None else self._limits.remaining()
-        return self._timeout if left is None else max(0.001, min(self._timeout, left))
-
-    def read(self, response: urllib3.BaseHTTPResponse, size: int) -> bytes:
-        if self._limits is None:
-            return response.read(size, decode_content=False)
-        self._limits.check()
-        if self._sock is not None:
-            try:
-                self._sock.settimeout(self.patience())
-            except OSError:
-                # Closed: everything has arrived.
-                pass
-        # A server that trickles must not hold us until a large piece is whole.
-        return response.read1(size, decode_content=False)
-
-    def read_all(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        try:
-            return b"".join(iter(lambda: self.read(response, _STEP), b""))
-        except FOREIGN as error:
-            raise self.explain(error) from error
-
-    def explain(self, error: BaseException) -> StoreError:
-        """What a failure means: the limits that stopped the request, else what the library says."""
-        if self._limits is not None:
-            try:
-                self._limits.check()
-            except StoreError as over:
-                return over
-        return translate(error)
-
-    def end(self) -> None:
-        """Lets go of the tokens and the socket, which goes on to serve others."""
-        forget, self._forget = self._forget, []
-        self._sock = None
-        for each in forget:
-            each()
-
-    def _stop(self) -> None:
-        self._stopped = True
-        sock = self._sock
-        if sock is not None:
-            try:
-                # The plain socket's way: TLS would be torn down under the thread that reads it.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
-class _Thread(threading.local):
-    call: _Call | None = None
-
-
-_here = _Thread()
-
-
-class _Line(HTTPConnection):
-    """A connection that tells the request under way in its thread which socket it uses."""
-
-    def connect(self) -> None:
-        super().connect()
-        _announce(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _announce(self)
-        super().request(*args, **kwargs)
-
-
-class _SecureLine(HTTPSConnection):
-    """The same over TLS."""
-
-    def connect(self) -> None:
-        super().connect()
-        _announce(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _announce(self)
-        super().request(*args, **kwargs)
-
-
-def _announce(line: HTTPConnection) -> None:
-    if _here.call is not None and line.sock is not None:
-        _here.call.uses(line.sock)
-
-
-class _Lines(HTTPConnectionPool):
-    ConnectionCls = _Line
-
-
-class _SecureLines(HTTPSConnectionPool):
-    ConnectionCls = _SecureLine
-
-
-class _Pool(urllib3.PoolManager):
-    """Connections that never retry or redirect on their own: both would send a body again that cannot be."""
-
-    def __init__(self, settings: Settings) -> None:
-        more: dict[str, Any] = {"ssl_context": _tls(settings)} if settings.secure else {}
-        super().__init__(
-            num_pools=64,
-            maxsize=settings.max_connections or min(settings.idle_connections, 64),
-            block=settings.max_connections > 0,
-            blocksize=1 << 17,
-            **more,
-        )
-        self.pool_classes_by_scheme = {"http": _Lines, "https": _SecureLines}
-        self._settings = settings
-
-    def urlopen(  # type: ignore[override]
-        self, method: str, url: str, redirect: bool = True, *, call: _Call | None = None, **more: Any
-    ) -> urllib3.BaseHTTPResponse:
-        own = call is None
-        # minio's requests for buckets come without.
-        call = call or _Call(current_limits(), self._settings.timeout)
-        patience = call.patience()
-        if own:
-            more["headers"].update(self._settings.headers)
-        _here.call = call
-        try:
-            return super().urlopen(
-                method,
-                url,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=min(self._settings.connect_timeout, patience), read=patience),
-                **more,
-            )
-        except FOREIGN as error:
-            if own:
-                raise call.explain(error) from error
-            raise
-        finally:
-            _here.call = None
-            if own:
-                call.end()
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=certifi.where())
-    if settings.ca_bundle:
-        context.load_verify_locations(settings.ca_bundle)
-    if settings.insecure_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 #: What children no longer use and must not take apart.
