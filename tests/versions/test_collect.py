@@ -118,7 +118,7 @@ def test_version_a_live_lease_stands_on_is_kept_whole(volumes: Volumes) -> None:
     volumes.root.delete_version("data", old.id)
     volumes.clock.ahead += 10
 
-    with pytest.raises(CollectionAborted, match="stands on version .* which is not there"):
+    with pytest.raises(CollectionAborted, match=r"stands on version .* which is not there"):
         run(volumes, grace=0)
     assert volumes.packs()[PackKind.DATA]
 
@@ -253,7 +253,7 @@ def test_fault_while_looking_deletes_nothing(clock: Clock, operation: Operation,
     with Volumes(store, clock=clock) as volumes:
         if look == "first":
             store.add(fault)
-        with pytest.raises(CollectionAborted, match="nothing was deleted: .*injected") as caught:
+        with pytest.raises(CollectionAborted, match=r"nothing was deleted: .*injected") as caught:
             run(volumes, sleep=late)
     assert caught.value.retryable
     assert 1 == sum(store.fired.values())

@@ -6,13 +6,14 @@ import stat
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from attrs import evolve
 
 from datastore import DataReference, MemoryStore, Store
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.store import ChunkStore
+from stowstore.chunks.writer import PendingBlock
 from stowstore.index.keys import (
     ENTRY,
     ROOT_INODE,
@@ -147,7 +148,7 @@ class Volumes:
     def close(self) -> None:
         self.chunks.close()
 
-    def __enter__(self) -> Volumes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -165,7 +166,7 @@ class Volumes:
         subdirectories: dict[str, int] = {"": 0}
         contents: dict[str, list[Extent]] = {}
         writer = self.chunks.writer()
-        pending = []
+        pending: list[tuple[str, int, PendingBlock]] = []
         for path, content in sorted(files.items()):
             parts = path.split("/")
             for depth in range(1, len(parts) + 1):
@@ -186,8 +187,8 @@ class Volumes:
             if numbers[path] in known.values() and self._content(before, numbers[path]) == content:
                 contents[path] = _extents_of(before, numbers[path])
             else:
-                for start in range(0, len(content), BLOCK):
-                    pending.append((path, start, writer.add(content[start : start + BLOCK])))
+                starts = range(0, len(content), BLOCK)
+                pending += [(path, start, writer.add(content[start : start + BLOCK])) for start in starts]
                 contents[path] = []
         writer.flush()
         for path, start, block in pending:

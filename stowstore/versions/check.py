@@ -1,0 +1,498 @@
+"""Checking: what of a root, a volume or a version is damaged, and which files that hurts.
+
+Damage is never raised but reported, with the paths it hurts in every version checked; what is raised is that the store
+could not be looked at.  Everything is read past the caches.
+
+The work falls into units that a scheduler could hand out: `StructureCheck` takes one snapshot, `check_pack` takes one
+pack with the blocks that are needed of it, and neither needs what the others found.  Here packs are checked by a few
+threads, and what has gathered of them is checked whenever it would take too much memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum, StrEnum
+from typing import Final, NamedTuple
+
+from attrs import frozen
+
+from datastore import context
+from datastore.errors import NotFound
+from stowstore.chunks.block import BlockRef, CorruptBlock, PackKind
+from stowstore.chunks.memory_cache import MemoryCache
+from stowstore.chunks.packs import TRAILER_BYTES
+from stowstore.chunks.store import ChunkStore
+from stowstore.index.keys import ENTRY, EXTENTS, INODE, after_prefix, inode_of
+from stowstore.index.records import EntryRecord, Extent, InodeRecord
+from stowstore.index.snapshot import SnapshotRef
+from stowstore.versions.errors import CorruptManifest, NoSuchVersion, NoSuchVolume
+from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.root import HEAD, Root
+from stowstore.versions.salvage import DAMAGE, LostRecords, PathNames, SalvageView, extents_in
+from stowstore.versions.structure import Problem, ProblemKind, StructureCheck
+
+__all__ = ["BadBlock", "CheckDepth", "CheckReport", "Finding", "FindingKind", "check", "check_pack"]
+
+#: How many blocks gather before they are checked, at some 300 bytes each.
+_MAX_GATHERED: Final = 1 << 19
+
+_WORKERS: Final = 8
+_MAX_READ: Final = 8 << 20
+
+Progress = Callable[[str, int, int], None]
+
+
+class CheckDepth(IntEnum):
+    """How deep to look; each includes those before."""
+
+    STRUCTURE = 0
+    """Every reference, manifest, index node and record."""
+    EXISTENCE = 1
+    """That every pack is there and long enough, by listing them."""
+    DATA = 2
+    """Every byte: all blocks that are needed, and the tables of their packs."""
+
+
+class FindingKind(StrEnum):
+    """What kind of damage it is."""
+
+    BAD_REFERENCE = "bad_reference"
+    """A head or tag is damaged, missing, or names no version as it is."""
+    BAD_MANIFEST = "bad_manifest"
+    LOST_INDEX = "lost_index"
+    """A part of the index cannot be read."""
+    BAD_STRUCTURE = "bad_structure"
+    """Records contradict each other."""
+    MISSING_PACK = "missing_pack"
+    SHORT_PACK = "short_pack"
+    BAD_BLOCK = "bad_block"
+    """A block is not what it is named for."""
+    BAD_TABLE = "bad_table"
+    """The table of a pack is damaged; its blocks may be whole."""
+
+
+@frozen(kw_only=True)
+class Finding:
+    """One thing that is damaged, where it was seen, and the paths it hurts there.
+
+    ``version`` is empty for what belongs to a volume, both are for what belongs to the root.  ``problem`` says more of
+    a contradiction between records.
+    """
+
+    kind: FindingKind
+    message: str
+    volume: str = ""
+    version: str = ""
+    paths: tuple[str, ...] = ()
+    pack: bytes | None = None
+    block: bytes | None = None
+    problem: ProblemKind | None = None
+
+    def __str__(self) -> str:
+        where = "@".join(part for part in (self.volume, self.version) if part)
+        hurt = f"; hurts {len(self.paths)}: {', '.join(self.paths[:5])}" if self.paths else ""
+        more = ", ..." if len(self.paths) > 5 else ""
+        return f"{where}: {self.message}{hurt}{more}" if where else f"{self.message}{hurt}{more}"
+
+
+@frozen(kw_only=True)
+class CheckReport:
+    """What a check looked at, and everything it found damaged."""
+
+    depth: CheckDepth
+    findings: tuple[Finding, ...] = ()
+    versions: int = 0
+    inodes: int = 0
+    nodes: int = 0
+    blocks: int = 0
+    """Blocks of file data that were read, 0 below `CheckDepth.DATA`."""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.findings
+
+
+class BadBlock(NamedTuple):
+    """What is wrong with a pack: with one block of it, with its table (``block`` None), or with all of it."""
+
+    kind: FindingKind
+    pack: bytes
+    block: BlockRef | None
+    why: str
+
+
+def check(
+    root: Root,
+    chunks: ChunkStore,
+    volume: str | None = None,
+    version: str | None = None,
+    *,
+    depth: CheckDepth = CheckDepth.STRUCTURE,
+    on_progress: Progress | None = None,
+) -> CheckReport:
+    """Looks at a version of a volume, at all of its versions (None), or at all volumes (None).
+
+    ``version`` is an id, the beginning of one, a tag, or ``head``.
+
+    Raises:
+        NoSuchVolume, NoSuchVersion: there is nothing of that name to look at.
+        StoreError: the store cannot be read.
+    """
+    # What a cache holds says nothing of what the store holds.
+    with ChunkStore(root.store, root.base, chunks.codec, memory=MemoryCache(32 << 20)) as fresh:
+        run = _Check(root, fresh, depth, on_progress or _silent)
+        run.look(volume, version)
+        return run.report()
+
+
+def check_pack(chunks: ChunkStore, kind: PackKind, pack: bytes, blocks: Iterable[BlockRef]) -> list[BadBlock]:
+    """Reads blocks of one pack and its table: the unit of work that can run anywhere.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    bad: list[BadBlock] = []
+    try:
+        chunks.pack_table(kind, pack)
+    except CorruptBlock as error:
+        bad.append(BadBlock(FindingKind.BAD_TABLE, pack, None, error.message))
+    reader = chunks.reader_of(kind)
+    for part in _parts(sorted(blocks)):
+        try:
+            reader.read_many([(block, 0, None) for block in part])
+        except CorruptBlock:
+            for block in part:
+                try:
+                    reader.read(block)
+                except CorruptBlock as error:
+                    bad.append(BadBlock(FindingKind.BAD_BLOCK, pack, block, error.message))
+    return bad
+
+
+class _Version(NamedTuple):
+    """Versions of one snapshot, and what was seen of them."""
+
+    snapshot: SnapshotRef
+    names: list[tuple[str, str]]
+    first_ino: int
+
+
+class _Check:
+    """One check."""
+
+    def __init__(self, root: Root, chunks: ChunkStore, depth: CheckDepth, on_progress: Progress) -> None:
+        self._root = root
+        self._chunks = chunks
+        self._depth = depth
+        self._tell = on_progress
+        self._findings: list[Finding] = []
+        self._snapshots: dict[SnapshotRef, _Version] = {}
+        self._seen: set[tuple[str, str]] = set()
+        self._ends: dict[tuple[PackKind, bytes], int] = {}
+        self._gathered: dict[bytes, set[BlockRef]] = {}
+        self._count = 0
+        self._bad: dict[bytes, list[BadBlock]] = {}
+        self._inodes = self._nodes = self._blocks = 0
+
+    def look(self, volume: str | None, version: str | None) -> None:
+        """Looks at everything that was asked for."""
+        for name in self._volumes() if volume is None else [volume]:
+            self._look_at_volume(name, version)
+        versions = list(self._snapshots.values())
+        for done, found in enumerate(versions):
+            context.check()
+            self._tell("checking versions", done, len(versions))
+            self._structure(found)
+        self._tell("checking versions", len(versions), len(versions))
+        if self._depth >= CheckDepth.EXISTENCE:
+            self._packs()
+        if self._depth >= CheckDepth.DATA:
+            self._verify()
+            self._read([(kind, pack, set()) for kind, pack in self._ends if kind is PackKind.INDEX])
+        if self._bad:
+            for found in versions:
+                self._hurt(found)
+
+    def report(self) -> CheckReport:
+        return CheckReport(
+            depth=self._depth,
+            findings=tuple(self._findings),
+            versions=len(self._seen),
+            inodes=self._inodes,
+            nodes=self._nodes,
+            blocks=self._blocks,
+        )
+
+    def _volumes(self) -> list[str]:
+        """Every volume that has references or versions."""
+        found = set(self._root.volumes())
+        for entry in self._root.store.walk(self._root.base.join("versions"), directory=True):
+            found.add(entry.reference.key.removeprefix(self._root.base.join("versions").key + "/").partition("/")[0])
+        return sorted(found)
+
+    def _look_at_volume(self, volume: str, version: str | None) -> None:
+        names = dict(self._references(volume))
+        ids = list(self._root.version_ids(volume))
+        if not names and not ids and not any(found.volume == volume for found in self._findings):
+            raise NoSuchVolume(f"there is no volume {volume!r} in {self._root.base}", hint="list volumes to see which")
+        if HEAD not in names and not any(found.volume == volume for found in self._findings):
+            self._find(FindingKind.BAD_REFERENCE, f"{len(ids)} versions and no head", volume)
+        if version is None:
+            digests = {(name.volume, name.id): (label, name.digest) for label, name in names.items()}
+            wanted = dict.fromkeys([(volume, found) for found in ids]) | dict.fromkeys(digests)
+        else:
+            one = self._one(volume, version, names, ids)
+            digests = {one: (version, names[version].digest)} if version in names else {}
+            wanted = dict.fromkeys([one])
+        manifests = [self._manifest(*name, *digests.get(name, ("", None))) for name in wanted]
+        known = {(found.volume, found.id): found for found in manifests if found is not None}
+        for manifest in known.values():
+            for parent in manifest.parents:
+                found = known.get((parent.volume, parent.id))
+                if found is not None and found.name != parent:
+                    message = f"its digest is not the one that version {manifest.id} was made on"
+                    self._find(FindingKind.BAD_MANIFEST, message, *(parent.volume, parent.id))
+
+    def _one(self, volume: str, version: str, names: Mapping[str, VersionName], ids: list[str]) -> tuple[str, str]:
+        if version in names:
+            return names[version].volume, names[version].id
+        found = [name for name in ids if name.startswith(version.upper())]
+        if len(found) != 1:
+            how = "several versions begin so" if found else "no version or tag is called so"
+            raise NoSuchVersion(f"{volume}@{version}: {how}", hint="see the log of the volume")
+        return volume, found[0]
+
+    def _references(self, volume: str) -> Iterator[tuple[str, VersionName]]:
+        """The head and the tags of a volume that can be read."""
+        store, base = self._root.store, self._root.base.join("refs", volume)
+        for entry in store.walk(base, directory=True):
+            label = entry.reference.key.removeprefix(base.key + "/").removeprefix("tags/")
+            try:
+                yield label, VersionName.from_data(json.loads(store.read_bytes(entry.reference)))
+            except NotFound:
+                continue
+            except (ValueError, CorruptManifest):
+                self._find(FindingKind.BAD_REFERENCE, f"the reference {label} is damaged", volume)
+
+    def _manifest(self, volume: str, version: str, label: str, digest: str | None) -> Manifest | None:
+        if (volume, version) in self._seen:
+            return None
+        self._seen.add((volume, version))
+        try:
+            found = self._root.manifest(volume, version, digest=digest)
+        except NoSuchVersion:
+            if label:
+                message = f"{label} names this version, which is not there"
+                self._find(FindingKind.BAD_REFERENCE, message, volume, version)
+            return None
+        except CorruptManifest as error:
+            self._find(FindingKind.BAD_MANIFEST, error.message, volume, version)
+            return None
+        first = found.inode_offset
+        held = self._snapshots.setdefault(found.snapshot, _Version(found.snapshot, [], first))
+        held.names.append((volume, version))
+        return found
+
+    def _structure(self, version: _Version) -> None:
+        view = SalvageView(version.snapshot, self._chunks.index_reader)
+        empty = version.snapshot == SnapshotRef()
+        run = StructureCheck(view, first_ino=version.first_ino, on_extent=self._gather)
+        problems = [] if empty else list(run.problems())
+        self._inodes += run.inodes
+        self._nodes += view.nodes
+        for pack, end in view.packs.items():
+            key = (PackKind.INDEX, pack)
+            self._ends[key] = max(self._ends.get(key, 0), end)
+        names = PathNames(view)
+        for lost in view.lost:
+            paths = _lost_paths(view, names, lost)
+            self._found_in(version, FindingKind.LOST_INDEX, _describe(lost), paths, lost.block)
+        problems = [problem for problem in problems if not _is_explained(problem, view.lost)]
+        if problems:
+            hurt = names.of(problem.ino for problem in problems if problem.ino)
+            for problem in problems:
+                for volume, name in version.names:
+                    self._findings.append(
+                        Finding(
+                            kind=FindingKind.BAD_STRUCTURE,
+                            message=problem.message,
+                            volume=volume,
+                            version=name,
+                            paths=tuple(hurt.get(problem.ino, ())),
+                            problem=problem.kind,
+                        )
+                    )
+
+    def _gather(self, extent: Extent) -> None:
+        """Notes a block that some file needs."""
+        block = extent.block
+        key = (PackKind.DATA, block.pack)
+        self._ends[key] = max(self._ends.get(key, 0), block.offset + block.stored)
+        if self._depth >= CheckDepth.DATA:
+            gathered = self._gathered.setdefault(block.pack, set())
+            if block not in gathered:
+                gathered.add(block)
+                self._count += 1
+                if self._count > _MAX_GATHERED:
+                    self._verify()
+
+    def _packs(self) -> None:
+        """Holds the packs that are needed against those that are there."""
+        for kind in PackKind:
+            sizes = {entry.pack: entry.size for entry in self._chunks.list_packs(kind)}
+            for (found, pack), end in self._ends.items():
+                if found is not kind:
+                    continue
+                size = sizes.get(pack)
+                if size is None:
+                    why = f"pack {pack.hex()} is missing"
+                    self._bad.setdefault(pack, []).insert(0, BadBlock(FindingKind.MISSING_PACK, pack, None, why))
+                elif size < end + TRAILER_BYTES:
+                    why = f"pack {pack.hex()} has {size} bytes, {end} and its table are needed"
+                    self._bad.setdefault(pack, []).insert(0, BadBlock(FindingKind.SHORT_PACK, pack, None, why))
+
+    def _verify(self) -> None:
+        """Reads what has gathered, some packs at once."""
+        packs, self._gathered, self._count = self._gathered, {}, 0
+        self._read([(PackKind.DATA, pack, blocks) for pack, blocks in packs.items()])
+
+    def _read(self, work: list[tuple[PackKind, bytes, set[BlockRef]]]) -> None:
+        missing = {pack for pack, bad in self._bad.items() if bad[0].kind is FindingKind.MISSING_PACK}
+        with ThreadPoolExecutor(_WORKERS, "stowstore-check") as pool:
+            for start in range(0, len(work), 8 * _WORKERS):
+                context.check()
+                self._tell("reading packs", start, len(work))
+                part = [item for item in work[start : start + 8 * _WORKERS] if item[1] not in missing]
+                for (_, pack, blocks), bad in zip(
+                    part, pool.map(lambda item: check_pack(self._chunks, *item), part), strict=True
+                ):
+                    self._blocks += len(blocks)
+                    if bad:
+                        self._bad.setdefault(pack, []).extend(bad)
+        self._tell("reading packs", len(work), len(work))
+
+    def _hurt(self, version: _Version) -> None:
+        """Tells which files of a version need what is bad."""
+        view = SalvageView(version.snapshot, self._chunks.index_reader)
+        hurt: dict[BadBlock, set[int]] = {}
+        for ino, _, extent in extents_in(view):
+            for bad in self._bad.get(extent.block.pack, ()):
+                if bad.kind is FindingKind.BAD_TABLE:
+                    # It serves ranges of large blocks only; without it they are read whole.
+                    hurt.setdefault(bad, set())
+                elif bad.block in (None, extent.block):
+                    hurt.setdefault(bad, set()).add(ino)
+        for pack in view.packs:
+            for bad in self._bad.get(pack, ()):
+                # The nodes themselves were read: what is bad of the pack hurts nobody yet.
+                hurt.setdefault(bad, set())
+        paths = PathNames(view).of(set().union(*hurt.values())) if any(hurt.values()) else {}
+        for bad, inos in hurt.items():
+            found = sorted(path for ino in inos for path in paths[ino] or [f"<inode {ino}>"])
+            self._found_in(version, bad.kind, bad.why, found, bad.block, bad.pack)
+
+    def _found_in(
+        self,
+        version: _Version,
+        kind: FindingKind,
+        message: str,
+        paths: list[str],
+        block: BlockRef | None,
+        pack: bytes | None = None,
+    ) -> None:
+        for volume, name in version.names:
+            self._findings.append(
+                Finding(
+                    kind=kind,
+                    message=message,
+                    volume=volume,
+                    version=name,
+                    paths=tuple(paths),
+                    pack=pack if block is None else block.pack,
+                    block=None if block is None else block.name,
+                )
+            )
+
+    def _find(self, kind: FindingKind, message: str, volume: str, version: str = "") -> None:
+        self._findings.append(Finding(kind=kind, message=message, volume=volume, version=version))
+
+
+def _describe(lost: LostRecords) -> str:
+    if lost.delta is not None:
+        return f"{lost.delta.records} changed records are lost, so what they changed is as it was before: {lost.why}"
+    return f"a part of the index is lost: {lost.why}"
+
+
+def _is_explained(problem: Problem, lost: tuple[LostRecords, ...]) -> bool:
+    """Whether a contradiction only follows from records that cannot be read."""
+    if not lost:
+        return False
+    return problem.kind in (
+        ProblemKind.DANGLING_ENTRY,
+        ProblemKind.NO_DIRECTORY,
+        ProblemKind.NO_ROOT,
+        ProblemKind.WRONG_COUNTERS,
+        ProblemKind.WRONG_NLINK,
+        ProblemKind.WRONG_ALLOCATED,
+        ProblemKind.STRAY_RECORD,
+    )
+
+
+def _lost_paths(view: SalvageView, names: PathNames, lost: LostRecords) -> list[str]:
+    """The paths that lost records hurt: of files that are gone or incomplete, and of directories that miss names."""
+    if lost.delta is not None:
+        return []
+    hurt: set[int] = set()
+    low, high = _numbers(lost, INODE)
+    if low < high:
+        for _, value in view.scan(ENTRY, after_prefix(ENTRY)):
+            try:
+                ino = EntryRecord.decode(value).ino
+            except DAMAGE:
+                continue
+            if low <= ino < high and lost.covers(INODE + ino.to_bytes(8, "big")):
+                hurt.add(ino)
+    for prefix in (ENTRY, EXTENTS):
+        low, high = _numbers(lost, prefix)
+        if low >= high:
+            continue
+        stop = INODE + high.to_bytes(8, "big") if high < 1 << 64 else after_prefix(INODE)
+        for key, value in view.scan(INODE + low.to_bytes(8, "big"), stop):
+            try:
+                record = InodeRecord.decode(value)
+            except DAMAGE:
+                continue
+            if record.many_extents if prefix == EXTENTS else record.mode & 0o170000 == 0o040000:
+                hurt.add(inode_of(key))
+    return sorted(path for found in names.of(hurt).values() for path in found)
+
+
+def _numbers(lost: LostRecords, prefix: bytes) -> tuple[int, int]:
+    """The inode numbers whose records of a kind may be among those lost: from the first to below the second."""
+    after = after_prefix(prefix)
+    if lost.start >= after or (lost.stop is not None and lost.stop <= prefix):
+        return 0, 0
+    low = int.from_bytes(lost.start[1:9].ljust(8, b"\0"), "big") if lost.start[:1] == prefix else 0
+    if lost.stop is not None and lost.stop < after:
+        return low, int.from_bytes(lost.stop[1:9].ljust(8, b"\0"), "big") + 1
+    return low, 1 << 64
+
+
+def _parts(blocks: list[BlockRef]) -> Iterator[list[BlockRef]]:
+    """Blocks in parts that are read at once."""
+    part: list[BlockRef] = []
+    size = 0
+    for block in blocks:
+        if part and size + block.length > _MAX_READ:
+            yield part
+            part, size = [], 0
+        part.append(block)
+        size += block.length
+    if part:
+        yield part
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Tells nobody."""
