@@ -298,5 +298,5 @@ class Core:
             del live.xattrs[ino]
         for ino, record in records.items():
             node = live.inodes[ino] = Inode.from_record(ino, record)
-            if node.is_regular and (record.extents or record.many_extents):
+            if node.is_regular and (record.extents or record.many_extents or ino in extents):
                 node.extents = self.content.load(ino, record, self._scan, extents.get(ino))

@@ -1,7 +1,6 @@
 """Metadata stores: crash journals on the local disk."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +16,20 @@ from hypothesis import strategies as st
 from datastore.errors import ConfigError, StoreError
 from stowstore.namespace.interfaces import MetaStore
 from stowstore.namespace.metastore import KINDS, MemoryMetaStore, RedisMetaStore, choose_kind, open_metastore
+from tests import servers
 from tests.servers.requiring import are_required
 
 DURABLE = ["sqlite", "redis"]
 
 
 def need(kind: str) -> str:
-    if kind == "redis" and shutil.which("redis-server") is None:
-        if are_required():
-            pytest.fail("redis-server is not installed: apt-get install redis-server")
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    if kind == "redis":
+        try:
+            servers.redis.put_on_path()
+        except servers.ServerUnavailable as error:
+            if are_required():
+                pytest.fail(str(error))
+            pytest.skip(str(error))
     return kind
 
 

@@ -3,7 +3,12 @@
 `endpoint` and `url` are the `unix://` URL; `extra` has `socket`. There are no users.
 """
 
+import atexit
+import os
+import shlex
+import shutil
 import socket
+import tempfile
 import uuid
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +41,24 @@ class RedisServer(Kind):
 
     def works(self, folder: Path) -> bool:
         return runs([folder / _PROGRAM, "--version"], unpacked_environment(folder))
+
+    def put_on_path(self) -> None:
+        """Lets this process and its children find a `redis-server` on their PATH, the unpacked one if need be.
+
+        Raises `ServerUnavailable`.
+        """
+        if shutil.which("redis-server") is not None:
+            return
+        self.install()
+        libraries = unpacked_environment(self.folder).get("LD_LIBRARY_PATH", "")
+        script = Path(tempfile.mkdtemp(prefix="stow-redis-program-"), "redis-server")
+        program = shlex.quote(str(self.folder / _PROGRAM))
+        script.write_text(
+            f'#!/bin/sh\nLD_LIBRARY_PATH={shlex.quote(libraries)} exec {program} "$@"\n', encoding="utf-8"
+        )
+        script.chmod(0o755)
+        atexit.register(shutil.rmtree, script.parent, ignore_errors=True)
+        os.environ["PATH"] = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
 
     def serve(self, processes: Processes) -> None:
         path = _socket(processes.root)
