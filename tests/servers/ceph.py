@@ -4,8 +4,8 @@ One monitor, one object store in memory and the gateway, from unpacked Debian pa
 keyrings, no manager daemon. Stopping the gateway alone keeps the data. `extra` has `region`.
 
 Not as the service does: a quoted ETag in `If-Match` never matches on writes, a SHA-256 checksum is accepted and not
-returned, creating one's own bucket again is a success. Lifecycle rules are accepted and not carried out. A request to delete
-many that names one key twice may end the gateway with a segmentation fault.
+returned, creating one's own bucket again is a success. Lifecycle rules are accepted and not carried out. A request to
+delete many that names one key twice may end the gateway with a segmentation fault.
 """
 
 import io
