@@ -39,6 +39,7 @@ class DirectoryOperations(AttributeOperations):
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Makes a directory."""
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory = self._require_absent(parent, name, caller)
             if directory.nlink >= MAX_LINKS:
@@ -52,6 +53,7 @@ class DirectoryOperations(AttributeOperations):
 
     def mknod(self, parent: int, name: bytes, mode: int, caller: Caller, rdev: int = 0) -> Attributes:
         """Makes a file, fifo, socket or device; a device needs the superuser."""
+        self._overlay.warm_entry(parent, name)
         kind = stat.S_IFMT(mode) or stat.S_IFREG
         with self._lock:
             if kind not in _NODE_KINDS:
@@ -72,6 +74,7 @@ class DirectoryOperations(AttributeOperations):
             raise posix_error(errno.ENOENT)
         if len(target) > _TARGET_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory = self._require_absent(parent, name, caller)
             node = self._allocate(directory, stat.S_IFLNK | 0o777, caller, 1)
@@ -91,6 +94,8 @@ class DirectoryOperations(AttributeOperations):
 
     def link(self, ino: int, parent: int, name: bytes, caller: Caller) -> Attributes:
         """Gives an inode another name; one made with O_TMPFILE gets its first."""
+        self._overlay.warm_entry(parent, name)
+        self._overlay.warm_inode(ino)
         with self._lock:
             node = self._node(ino)
             directory = self._require_absent(parent, name, caller)
@@ -112,6 +117,7 @@ class DirectoryOperations(AttributeOperations):
 
     def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """Removes a name of anything but a directory; an open file lives on for its holders."""
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory = self._searchable(parent, caller)
             if name in (b".", b".."):
@@ -126,6 +132,7 @@ class DirectoryOperations(AttributeOperations):
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Removes an empty directory."""
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory = self._searchable(parent, caller)
             if name == b".":

@@ -37,11 +37,13 @@ class FileOperations(RenameOperations):
 
         Fifos and devices are the kernel's to open (ENXIO here), directories are read with `opendir`.
         """
+        self._overlay.warm_inode(ino)
         with self._lock:
             return self._open(self._node(ino), flags, caller)
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
         """Makes and opens a file, whatever its mode; without ``O_EXCL`` one that exists is opened."""
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory, entry = self._search(parent, name, caller)
             if entry is not None and not flags & os.O_EXCL:

@@ -39,6 +39,8 @@ class RenameOperations(DirectoryOperations):
         """Moves a name to another place, atomically replacing what was there, refusing to, or exchanging both."""
         if flags not in (RenameFlags.REPLACE, RenameFlags.NOREPLACE, RenameFlags.EXCHANGE):
             raise posix_error(errno.EINVAL, "rename knows NOREPLACE and EXCHANGE, one of them at a time")
+        self._overlay.warm_entry(parent, name)
+        self._overlay.warm_entry(new_parent, new_name)
         with self._lock:
             source_directory = self._searchable(parent, caller)
             target_directory = self._searchable(new_parent, caller)
