@@ -37,11 +37,12 @@ def main(json_output: bool, only: tuple[str, ...], quick: bool, output: Path | N
     rows: list[Row] = []
     for name in only or _GROUPS:
         rows += _GROUPS[name](QUICK if quick else FULL, _progress)
+        conditions = Conditions.of(began, time.time() - began, load)
+        if output is not None:
+            # After each group: a run that is stopped leaves what it has.
+            write_document(output, rows, conditions)
     _progress("")
-    conditions = Conditions.of(began, time.time() - began, load)
     print(as_json(rows, conditions) if json_output else as_table(rows, conditions))
-    if output is not None:
-        write_document(output, rows, conditions)
 
 
 def _progress(text: str) -> None:

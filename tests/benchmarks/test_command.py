@@ -55,7 +55,8 @@ def test_the_best_rounds_are_compared() -> None:
     """A ratio is that of the best rounds, so that what disturbed one round does not count."""
     samples = {"stowstore": [_sample(3.0), _sample(1.1)], "obstore": [_sample(1.0), _sample(9.0)]}
     ours, theirs = rows_of(_case(limit=1.15), samples, {})
-    assert (ours.ratio, ours.met, theirs.ratio, theirs.met) == (pytest.approx(1.1), True, 1.0, None)
+    assert ours.ratio == pytest.approx(1.1)
+    assert (ours.met, theirs.ratio, theirs.met) == (True, 1.0, None)
 
 
 def test_a_figure_that_is_missed_is_said_to_be() -> None:
