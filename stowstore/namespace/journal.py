@@ -77,8 +77,7 @@ class Journal:
                     core.content.sync(durable=durable)
                 if batch:
                     self._store.apply(batch)
-                # A power cut must not bring back records whose staged data are deleted below.
-                if durable or checkpoint:
+                if durable:
                     self._store.sync()
             except BaseException:
                 with core._lock:
@@ -97,7 +96,6 @@ class Journal:
                 checkpoint = core.content.checkpoint()
             core.content.sync(durable=bool(checkpoint))
             self._store.replace(batch, meta)
-            self._store.sync()
             if checkpoint:
                 self._store.sync()
             core.content.reclaim(checkpoint)
