@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import errno
 import json
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ from types import MappingProxyType
 import click
 
 from datastore.errors import ErrorCode, StoreError
+from stowstore.cli.lazy import LazyGroup
 from stowstore.cli.opening import Opener
+from stowstore.versions.errors import LeaseLost, MergeConflict, VolumeError
 
 __all__ = ["ExitCode", "main"]
 
@@ -29,6 +31,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "mb": "stowstore.cli.browse:mb",
         "rb": "stowstore.cli.browse:rb",
         "sign": "stowstore.cli.browse:sign",
+        "volume": "stowstore.cli.volume:volume",
         "demo": "stowstore.cli.demo:demo",
         "doctor": "stowstore.cli.doctor:doctor",
         "metrics": "stowstore.cli.metrics:metrics",
@@ -66,22 +69,26 @@ _EXITS: Mapping[ErrorCode, int] = MappingProxyType(
     }
 )
 
+#: What a file system answers, that of a volume or the local one.
+_ERRNOS: Mapping[int | None, int] = MappingProxyType(
+    {
+        errno.ENOENT: ExitCode.NOT_FOUND,
+        errno.EEXIST: ExitCode.IN_THE_WAY,
+        errno.ENOTEMPTY: ExitCode.IN_THE_WAY,
+        errno.ENOSPC: ExitCode.NO_ROOM,
+        errno.EDQUOT: ExitCode.NO_ROOM,
+        errno.EACCES: ExitCode.DENIED,
+        errno.EPERM: ExitCode.DENIED,
+        errno.EROFS: ExitCode.DENIED,
+    }
+)
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = _COMMANDS.get(cmd_name)
-        if target is None:
-            return None
-        module, _, name = target.partition(":")
-        command = getattr(importlib.import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
+class _Commands(LazyGroup):
+    targets = _COMMANDS
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("stowstore"), "-V", "--version", prog_name="stowstore")
 @click.option(
     "--store",
@@ -149,15 +156,29 @@ def main(args: list[str] | None = None) -> None:
         status = ExitCode.INTERRUPTED
     except StoreError as error:
         _show(error)
-        status = _EXITS.get(error.code, ExitCode.ERROR)
+        status = _status(error)
     except BrokenPipeError:
         # The reader of a pipe has seen enough.
         sys.stderr.close()
         status = ExitCode.OK
     except (OSError, ValueError, TypeError) as error:
         click.echo(f"stowstore: {error}", err=True)
-        status = ExitCode.ERROR
+        status = _ERRNOS.get(error.errno, ExitCode.ERROR) if isinstance(error, OSError) else ExitCode.ERROR
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def _status(error: StoreError) -> int:
+    """The exit status of an error; those of volumes add a few of their own to the codes of stores."""
+    found = _EXITS.get(error.code)
+    if found is None and isinstance(error, VolumeError):
+        if isinstance(error, (MergeConflict, LeaseLost)):
+            return ExitCode.IN_THE_WAY
+        from stowstore.versions.collect import CollectionRefused
+        from stowstore.versions.prune import VersionPinned
+
+        if isinstance(error, (VersionPinned, CollectionRefused)):
+            return ExitCode.IN_THE_WAY
+    return ExitCode.ERROR if found is None else found
 
 
 def _show(error: StoreError) -> None:

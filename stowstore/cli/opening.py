@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import click
@@ -17,7 +17,18 @@ from stowstore.locations.base import nearest
 from stowstore.locations.registry import known_schemes
 from stowstore.store import StowStore
 
-__all__ = ["Opener"]
+__all__ = ["Opener", "option_pairs"]
+
+
+def option_pairs(texts: Iterable[str]) -> dict[str, str]:
+    """The options of a kind, as ``--option NAME=VALUE`` gives them."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--option takes NAME=VALUE, not {text.partition('=')[0]!r} alone")
+        pairs[name] = value
+    return pairs
 
 
 @define
@@ -37,12 +48,7 @@ class Opener:
         cls, *, store_url: str | None, config_path: str | None, options: tuple[str, ...], timeout: str | None
     ) -> Opener:
         """Reads the global options."""
-        given: dict[str, str] = {}
-        for option in options:
-            name, equals, value = option.partition("=")
-            if not equals or not name:
-                raise click.UsageError(f"--option takes NAME=VALUE, not {option!r}")
-            given[name] = value
+        given = option_pairs(options)
         seconds = parse_duration(timeout) / 1e9 if timeout else None
         base = None
         if store_url:
@@ -56,6 +62,11 @@ class Opener:
     def configured(self) -> bool:
         """Whether a store was given by option or environment."""
         return self._base is not None
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """What ``--option`` has given, for stores that are opened aside."""
+        return self._options
 
     def reference(self, text: str) -> DataReference:
         """The reference a user means: whole, or a key of the configured store."""

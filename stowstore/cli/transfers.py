@@ -14,7 +14,7 @@ from attrs import define, field
 from datastore.errors import StoreError
 from stowstore.cli.output import size_text
 
-__all__ = ["Job", "Outcome", "parallel_option", "run_jobs"]
+__all__ = ["Job", "Outcome", "parallel_option", "run_jobs", "status_line"]
 
 parallel_option = click.option(
     "-j", "--parallel", type=click.IntRange(1, 256), default=16, show_default=True, help="Transfers at the same time."
@@ -93,15 +93,22 @@ def _collect(waiting: dict[Future[int], Job], outcome: Outcome, advance: Callabl
 
 
 @contextmanager
-def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A line that shows how far a run is, where somebody sees it."""
+def status_line(first: str) -> Iterator[Callable[[str], None]]:
+    """A line of text that changes while something runs, where somebody sees it; gone when it ends."""
     if not sys.stderr.isatty():
-        yield lambda done, moved: None
+        yield lambda text: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(verb)
-        yield lambda done, moved: bar.update(task, description=f"{verb}: {done} objects, {size_text(moved)}")
+        task = bar.add_task(first)
+        yield lambda text: bar.update(task, description=text)
+
+
+@contextmanager
+def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A line that shows how far a run is."""
+    with status_line(verb) as say:
+        yield lambda done, moved: say(f"{verb}: {done} objects, {size_text(moved)}")

@@ -1,0 +1,38 @@
+"""Groups of commands whose modules are imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import ClassVar
+
+import click
+
+__all__ = ["LazyGroup"]
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command, ``module:name``, when it is asked for, so that ``--help`` answers at once."""
+
+    targets: ClassVar[Mapping[str, str]] = {}
+    #: The extra of this distribution that brings what the commands import; None when they need nothing more.
+    extra: ClassVar[str | None] = None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.targets)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = self.targets.get(cmd_name)
+        if target is None:
+            return None
+        module, _, name = target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if self.extra is None or (error.name or "").startswith("stowstore"):
+                raise
+            raise click.ClickException(
+                f"{ctx.info_name} needs the package {error.name}: pip install 'stowstore[{self.extra}]'"
+            ) from error
+        assert isinstance(command, click.Command)
+        return command

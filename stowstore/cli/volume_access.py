@@ -1,0 +1,199 @@
+"""What the volume commands share: addresses with paths, opened roots and sessions, and names fit to be shown."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import click
+from attrs import frozen
+
+from datastore.errors import ConfigError
+from stowstore.chunks.store import ChunkStore
+from stowstore.cli.opening import Opener, option_pairs
+from stowstore.config import ContainerPolicy
+from stowstore.versions.address import VolumeAddress, normal_root, open_root_store
+from stowstore.versions.errors import NoSuchVolume
+from stowstore.versions.manifest import VersionName
+from stowstore.versions.root import Root, RootFormat
+from stowstore.versions.session import Session, SessionOptions, chunk_store
+
+__all__ = ["Access", "VolumePath", "printable", "volume_command"]
+
+_Command = Callable[..., Any]
+
+
+@frozen
+class VolumePath:
+    """A VOLUME and a path in it: ``ROOT#NAME@VERSION:/path``; without a path its top directory is meant."""
+
+    address: VolumeAddress
+    path: str = "/"
+
+    @classmethod
+    def parse(cls, text: str) -> VolumePath:
+        """Reads an address with or without a path.
+
+        Raises:
+            ConfigError: it names no volume.
+        """
+        root, hash_, rest = text.partition("#")
+        name, colon, path = rest.partition(":/")
+        address = _address(f"{root}{hash_}{name}")
+        return cls(address, f"/{path}" if colon else "/")
+
+    @staticmethod
+    def is_one(text: str) -> bool:
+        """Whether a text can only mean a volume, not a file beside one."""
+        root, hash_, _ = text.partition("#")
+        return bool(hash_) and "://" in root
+
+
+class Access:
+    """Opens the roots of this invocation, each once; used by one thread."""
+
+    def __init__(self, options: dict[str, str], key: str | None) -> None:
+        self._options = options
+        self._key = key
+        self._roots: dict[str, Root] = {}
+        self._stack = ExitStack()
+
+    def address(self, text: str) -> VolumeAddress:
+        """A VOLUME without a path."""
+        found = VolumePath.parse(text)
+        if found.path != "/":
+            raise click.UsageError(f"a whole volume is meant here: leave out :{found.path}")
+        return found.address
+
+    def beside(self, text: str, other: VolumeAddress) -> VolumeAddress:
+        """A VOLUME of the root another one lies in: in full, as ``NAME@VERSION``, or as ``@VERSION`` of the same."""
+        if "#" not in text:
+            text = f"{other.root}#{other.volume if text.startswith('@') else ''}{text}"
+        found = self.address(text)
+        if found.root != other.root:
+            raise ConfigError(f"{found} and {other} lie in different roots", hint="export one and import it there")
+        return found
+
+    def root(self, url: str, *, create: RootFormat | None = None) -> Root:
+        """The root at a URL; made where there is nothing, if ``create`` says of what."""
+        url = normal_root(url)
+        found = self._roots.get(url)
+        if found is None:
+            makes_directory = create is not None and url.startswith("file:")
+            store, base = open_root_store(
+                url,
+                options=self._options,
+                create=ContainerPolicy.IF_MISSING if makes_directory else ContainerPolicy.NEVER,
+            )
+            self._stack.callback(store.close)
+            found = Root.open(store, base) if create is None else Root.open_or_create(store, base, create)
+            self._roots[url] = found
+        return found
+
+    def root_of(self, address: VolumeAddress) -> Root:
+        """The root a volume lies in."""
+        return self.root(address.root)
+
+    def version(self, address: VolumeAddress) -> VersionName:
+        """The version an address means: its newest without any."""
+        if address.digest is not None:
+            return address.version_name
+        return self.root_of(address).resolve(address.volume, address.version)
+
+    @contextmanager
+    def reading(self, address: VolumeAddress) -> Iterator[Session]:
+        """A version, opened to be looked at."""
+        root = self.root_of(address)
+        with Session.read(root, self.version(address), self._session_options(None)) as session:
+            yield session
+
+    @contextmanager
+    def writing(self, address: VolumeAddress) -> Iterator[Session]:
+        """A volume, opened for one commit: what is staged lies in a directory that goes when this ends.
+
+        Raises:
+            NoSuchVolume: it was not created.
+            LeaseHeld: somebody writes it.
+        """
+        if address.version is not None:
+            raise ConfigError(
+                f"{address} is a version, and versions never change",
+                hint=f"write {address.root}#{address.volume}, or fork the version",
+            )
+        root = self.root_of(address)
+        if not root.has_volume(address.volume):
+            raise NoSuchVolume(
+                f"there is no volume {address.volume!r} in {root.base}", hint="make it: stowstore volume create"
+            )
+        with self.write(root, address.volume) as session:
+            yield session
+
+    @contextmanager
+    def write(self, root: Root, volume: str) -> Iterator[Session]:
+        """A volume that may not exist yet, opened for one commit."""
+        with (
+            tempfile.TemporaryDirectory(prefix="stowstore-volume-") as directory,
+            Session.write(root, volume, self._session_options(Path(directory))) as session,
+        ):
+            yield session
+
+    @contextmanager
+    def chunks(self, root: Root) -> Iterator[ChunkStore]:
+        """The packs of a root, opened with the key of this invocation."""
+        with chunk_store(root, self._session_options(None)) as chunks:
+            yield chunks
+
+    @property
+    def key(self) -> str | None:
+        """Where the key of an encrypted root comes from."""
+        return self._key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _session_options(self, cache_dir: Path | None) -> SessionOptions:
+        return SessionOptions(cache_dir=cache_dir, key=self._key)
+
+
+def volume_command(command: _Command) -> _Command:
+    """Adds what opens volumes, ``--option`` and ``--key``, to a command, which gets them as its `Access`."""
+
+    @click.option(
+        "-o",
+        "--option",
+        "options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="One option of the store's kind (may be repeated).",
+    )
+    @click.option("--key", metavar="env:NAME|file:PATH", help="The key of an encrypted root.")
+    @click.pass_obj
+    @functools.wraps(command)
+    def run(opener: Opener, /, *args: Any, options: tuple[str, ...], key: str | None, **more: Any) -> Any:
+        with opener.limits(), Access({**opener.options, **option_pairs(options)}, key) as access:
+            return command(access, *args, **more)
+
+    return run
+
+
+def printable(name: str | bytes) -> str:
+    """A name as it may be shown: what is no UTF-8 or would drive a terminal is escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _address(text: str) -> VolumeAddress:
+    if "#" not in text and "://" not in text:
+        raise ConfigError(
+            f"{text!r} names no volume: its root is missing",
+            hint=f"write ROOT#NAME, for instance file:///data/root#{text or 'training'}",
+        )
+    return VolumeAddress.parse(text)

@@ -1,0 +1,330 @@
+"""Commands that keep roots small and whole: prune, gc, check, repair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from datastore.errors import ConfigError
+from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
+from stowstore.cli.transfers import status_line
+from stowstore.cli.volume_access import Access, printable, volume_command
+from stowstore.durations import parse_duration
+from stowstore.versions.check import CheckDepth
+from stowstore.versions.check import check as check_root
+from stowstore.versions.collect import DAY, collect
+from stowstore.versions.prune import PruneReport, RetentionPolicy, prune_versions
+from stowstore.versions.prune import prune as prune_volume
+from stowstore.versions.repair import repair as repair_volume
+
+__all__ = ["check", "gc", "prune", "repair"]
+
+_DAYS = re.compile(r"(\d+)([dw])")
+
+_yes = click.option("-y", "--yes", is_flag=True, help="Do it; without, only tell what would happen.")
+_depth = click.Choice([depth.name.lower() for depth in CheckDepth])
+
+
+class _Age(click.ParamType[float]):
+    """Seconds, from 12h, 30d or 2w."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = _DAYS.fullmatch(str(value))
+        if found:
+            return int(found[1]) * DAY * (7 if found[2] == "w" else 1)
+        try:
+            seconds = parse_duration(str(value)) / 1e9
+        except ConfigError:
+            seconds = -1.0
+        if seconds < 0:
+            self.fail(f"{value!r} is no duration; write 12h, 30d or 2w", param, ctx)
+        return seconds
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the newest N versions.")
+@click.option("--keep-within", type=_Age(), metavar="AGE", help="Keep all that are younger, such as 30d.")
+@click.option("--keep-daily", type=click.IntRange(min=0), metavar="N", help="Keep the newest of each of N days.")
+@click.option("--keep-weekly", type=click.IntRange(min=0), metavar="N", help="Keep the newest of each of N weeks.")
+@click.option("--keep-monthly", type=click.IntRange(min=0), metavar="N", help="Keep the newest of each of N months.")
+@click.option("--forget-tagged", is_flag=True, help="Treat versions that have a tag like the others.")
+@click.option("--version", "versions", metavar="ID", multiple=True, help="Prune this version (may be repeated).")
+@_yes
+@json_option
+@volume_command
+def prune(
+    access: Access,
+    volume: str,
+    keep_last: int | None,
+    keep_within: float | None,
+    keep_daily: int | None,
+    keep_weekly: int | None,
+    keep_monthly: int | None,
+    forget_tagged: bool,
+    versions: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Forget old versions of a VOLUME. Without --yes it only tells which, and what would become garbage.
+
+    A version stays if any rule keeps it; the newest one always does, and tagged ones, and those that forks stand on or
+    somebody writes on. Space comes back with gc.
+
+    \b
+    Examples:
+      stowstore volume prune file:///data/root#training --keep-last 10 --keep-within 30d
+      stowstore volume prune file:///data/root#training --keep-daily 7 --keep-monthly 12 --yes
+    """
+    address = access.address(volume)
+    if address.version is not None:
+        raise click.UsageError(f"name the version aside: {address.root}#{address.volume} --version {address.version}")
+    rules = {
+        "keep_last": keep_last,
+        "keep_within": keep_within,
+        "keep_daily": keep_daily,
+        "keep_weekly": keep_weekly,
+        "keep_monthly": keep_monthly,
+    }
+    given = {name: value for name, value in rules.items() if value is not None}
+    if bool(given) == bool(versions):
+        raise click.UsageError("give rules, such as --keep-last 10, or --version ID; without either all would go")
+    root = access.root_of(address)
+    with access.chunks(root) as chunks, status_line("reading the index of every version"):
+        measure = None if yes else chunks
+        if versions:
+            report = prune_versions(root, address.volume, versions, dry_run=not yes, measure=measure)
+        else:
+            policy = RetentionPolicy(keep_tagged=not forget_tagged, **given)  # type: ignore[arg-type]
+            report = prune_volume(root, address.volume, policy, dry_run=not yes, measure=measure)
+    _show_pruned(report, as_json=as_json)
+
+
+@click.command()
+@click.argument("root")
+@click.option("--grace", type=_Age(), default="24h", show_default=True, help="Leave what is younger.")
+@click.option("--settle", type=_Age(), help="Wait so long between the two looks; longer than any lease by default.")
+@click.option("--force", is_flag=True, help="Delete even if more than a fifth of the root would go.")
+@_yes
+@json_option
+@volume_command
+def gc(access: Access, root: str, grace: float, settle: float | None, force: bool, yes: bool, as_json: bool) -> None:
+    """Delete the packs of a ROOT that no version needs. Without --yes it only tells what would go.
+
+    Safe beside writers: packs are judged twice, some minutes apart. The list of what may go is left in the root.
+
+    \b
+    Examples:
+      stowstore volume gc file:///data/root
+      stowstore volume gc file:///data/root --grace 48h --yes
+    """
+    if "#" in root:
+        raise click.UsageError(f"{root} is a volume: give the root, {root.partition('#')[0]}")
+    opened = access.root(root)
+    with access.chunks(opened) as chunks, _steps("looking") as tell:
+        report = collect(opened, chunks, grace=grace, dry_run=not yes, force=force, settle=settle, on_progress=tell)
+    if as_json:
+        echo_json(
+            {
+                "dry_run": report.dry_run,
+                "versions": report.versions,
+                "packs": report.packs,
+                "pack_bytes": report.pack_bytes,
+                "live_bytes": report.live_bytes,
+                "garbage": [f"{use.kind.name.lower()}/{use.pack.hex()}" for use in report.garbage],
+                "garbage_bytes": report.garbage_bytes,
+                "young": len(report.young),
+                "young_bytes": sum(use.size for use in report.young),
+                "sparse": len(report.sparse),
+                "abandoned": list(report.abandoned),
+                "deleted": report.deleted,
+                "deleted_bytes": report.deleted_bytes,
+                "failed": dict(report.failed),
+                "candidates": str(report.candidates),
+            }
+        )
+    else:
+        young = sum(use.size for use in report.young)
+        click.echo(
+            f"{report.packs} packs, {size_text(report.pack_bytes)}, of which {report.versions} versions need "
+            f"{size_text(report.live_bytes)}"
+        )
+        if report.young:
+            click.echo(f"{len(report.young)} packs, {size_text(young)}, are not needed and too young to go")
+        if report.sparse:
+            click.echo(f"{len(report.sparse)} packs are needed for less than half")
+        if report.dry_run:
+            click.echo(f"{len(report.garbage)} packs, {size_text(report.garbage_bytes)}, may go; --yes deletes them")
+            click.echo(f"the list: {report.candidates}")
+        else:
+            click.echo(f"deleted {report.deleted} packs, {size_text(report.deleted_bytes)}")
+        for reference, error in report.failed.items():
+            click.echo(f"stowstore: {reference}: {error}", err=True)
+    if report.failed:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("where", metavar="ROOT|VOLUME")
+@click.option("--depth", type=_depth, default="existence", show_default=True, help="How deep to look.")
+@json_option
+@volume_command
+def check(access: Access, where: str, depth: str, as_json: bool) -> None:
+    """Look for damage in a version, in all versions of a volume (VOLUME@VERSION leaves them out), or in a ROOT.
+
+    Every reference, manifest and record is read (structure), also that every pack is there (existence), also every
+    byte (data). What is damaged is told with the paths it hurts. Exit status 1 when anything is.
+
+    \b
+    Examples:
+      stowstore volume check file:///data/root
+      stowstore volume check file:///data/root#training@v1 --depth data
+    """
+    address = access.address(where) if "#" in where else None
+    root = access.root(where) if address is None else access.root_of(address)
+    with access.chunks(root) as chunks, _steps("checking") as tell:
+        report = check_root(
+            root,
+            chunks,
+            None if address is None else address.volume,
+            None if address is None else address.version,
+            depth=CheckDepth[depth.upper()],
+            on_progress=tell,
+        )
+    if as_json:
+        echo_json(
+            {
+                "depth": depth,
+                "whole": report.is_whole,
+                "versions": report.versions,
+                "inodes": report.inodes,
+                "nodes": report.nodes,
+                "blocks": report.blocks,
+                "findings": [
+                    {
+                        "kind": finding.kind.value,
+                        "message": finding.message,
+                        "volume": finding.volume or None,
+                        "version": finding.version or None,
+                        "paths": [printable(path) for path in finding.paths],
+                        "pack": finding.pack.hex() if finding.pack else None,
+                        "block": finding.block.hex() if finding.block else None,
+                    }
+                    for finding in report.findings
+                ],
+            }
+        )
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.kind.value}: {printable(str(finding))}")
+        verdict = "whole" if report.is_whole else f"{len(report.findings)} findings"
+        read = f", {report.blocks} blocks" if depth == "data" else ""
+        click.echo(
+            f"{verdict}: looked at {report.versions} versions, {report.inodes} inodes, {report.nodes} nodes{read}",
+            err=not report.is_whole,
+        )
+    if not report.is_whole:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--depth", type=_depth, default="data", show_default=True, help="How deep to look for damage.")
+@_yes
+@json_option
+@volume_command
+def repair(access: Access, volume: str, depth: str, yes: bool, as_json: bool) -> None:
+    """Make a whole version of what is left of a damaged one. Without --yes it only tells what it would do.
+
+    Nothing is deleted: the damaged version stays. Lost blocks are looked for in other versions of the root; a file of
+    which some are lost for good moves to lost+found. Exit status 1 when bytes are lost.
+
+    \b
+    Example:
+      stowstore volume repair file:///data/root#training --yes
+    """
+    address = access.address(volume)
+    root = access.root_of(address)
+    with access.chunks(root) as chunks, status_line("repairing"):
+        report = repair_volume(
+            root, chunks, address.volume, address.version, depth=CheckDepth[depth.upper()], dry_run=not yes
+        )
+    lost = [{"path": printable(part.path), "offset": part.offset, "length": part.length} for part in report.lost_ranges]
+    if as_json:
+        echo_json(
+            {
+                "dry_run": report.dry_run,
+                "was_whole": report.was_whole,
+                "actions": [printable(action) for action in report.actions],
+                "lost": lost,
+                "restored_blocks": report.restored_blocks,
+                "restored_records": report.restored_records,
+                "version": None if report.version is None else report.version.id,
+            }
+        )
+    else:
+        for action in report.actions:
+            click.echo(printable(action))
+        for part in lost:
+            click.echo(f"lost: {part['length']} bytes at {part['offset']} of {part['path']}")
+        if report.was_whole:
+            click.echo("nothing to repair")
+        elif report.version is not None:
+            click.echo(f"{address.root}#{address.volume}@{report.version.id}")
+        else:
+            click.echo("nothing was done; --yes repairs", err=True)
+    if lost:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _steps(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows the steps of long work."""
+    with status_line(first) as say:
+        yield lambda step, done, total: say(f"{step}: {done} of {total}")
+
+
+def _show_pruned(report: PruneReport, *, as_json: bool) -> None:
+    if as_json:
+        pruned: list[dict[str, Any]] = [
+            {
+                "version": version.id,
+                "created": version.created,
+                "message": version.message,
+                "exclusive_bytes": version.exclusive_bytes,
+            }
+            for version in report.pruned
+        ]
+        echo_json(
+            {
+                "dry_run": report.dry_run,
+                "pruned": pruned,
+                "kept": {version: reason.value for version, reason in report.kept},
+                "freed_bytes": report.freed_bytes,
+            }
+        )
+        return
+    rows = [
+        (
+            version.id,
+            time_text(version.created),
+            "would go" if report.dry_run else "gone",
+            "" if version.exclusive_bytes is None else size_text(version.exclusive_bytes),
+            printable(version.message or ""),
+        )
+        for version in report.pruned
+    ]
+    rows += [(version, "", f"stays: {reason.value}", "", "") for version, reason in report.kept]
+    echo_table(("version", "created", "what", "alone", "message"), sorted(rows), right=frozenset({3}))
+    freed = "" if report.freed_bytes is None else f", {size_text(report.freed_bytes)} become garbage"
+    click.echo(f"{len(report.pruned)} versions {'would go' if report.dry_run else 'are gone'}{freed}", err=True)
+    if report.dry_run and report.pruned:
+        click.echo("nothing was done; --yes prunes", err=True)
