@@ -330,8 +330,9 @@ def survey(root: Root, now: float) -> Survey:
 
 
 def _versions(root: Root) -> Iterator[VersionEntry]:
-    for entry in root.store.walk(root.base.join("versions"), directory=True):
-        volume, _, version = entry.reference.key[len(root.base.key) + 1 :].removeprefix("versions/").partition("/")
+    prefix = root.base.join("versions")
+    for entry in root.store.walk(prefix, directory=True):
+        volume, _, version = entry.reference.key[len(prefix.key) + 1 :].partition("/")
         if not is_ulid(version):
             raise CorruptManifest(
                 "this is no version of a volume",
