@@ -282,7 +282,7 @@ class _Repair:
                 if depth >= CheckDepth.DATA and size:
                     found = check_pack(plain, PackKind.DATA, pack, blocks - bad)
                     for damage in found:
-                        # Blocks of a pack whose table is damaged may be whole; they belong into another one all the same.
+                        # Blocks beside a damaged table may be whole; they belong into another pack all the same.
                         bad |= blocks if damage.block is None else {damage.block}
         return bad
 
