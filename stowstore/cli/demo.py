@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 from uuid import uuid4
 
 import click
@@ -19,7 +17,7 @@ from datastore.model import Cursor, Feature, SignedURLProperties, WriteOptions
 from datastore.reference import DataReference
 from metrics import generate_text
 from stowstore.cli.opening import Opener
-from stowstore.cli.output import size_text
+from stowstore.cli.output import size_text, timed
 from stowstore.cli.transfers import Job, run_jobs
 from stowstore.store import StowStore, open_store
 
@@ -36,7 +34,7 @@ _LARGE_BYTES = 32 << 20
 @click.option("--keep", is_flag=True, help="Leave what was written where it is.")
 @click.pass_obj
 def demo(opener: Opener, store_url: str | None, keep: bool) -> None:
-    """Write, list, read, copy, sign and measure real objects, and tell what happened.
+    """Write, list, read, copy, sign and measure real objects, keep versions of a source tree, and tell what happened.
 
     \b
     Examples:
@@ -63,7 +61,7 @@ def _run(store: StowStore, *, keep: bool) -> None:
     features = ", ".join(sorted(feature.value for feature in store.capabilities().features))
     _say(f"Able to    {features}")
     try:
-        for step in (_one_object, _many_objects, _large_object, _conditions, _copy, _signed_url):
+        for step in (_one_object, _many_objects, _large_object, _conditions, _copy, _signed_url, _volumes):
             step(store, base)
     finally:
         if not keep:
@@ -74,7 +72,7 @@ def _run(store: StowStore, *, keep: bool) -> None:
 
 def _one_object(store: StowStore, base: DataReference) -> None:
     ref = base.join("reports", "größe & co?.txt")
-    written = _timed(lambda: store.write_bytes(ref, b"hello, store\n", WriteOptions(metadata=_if(store, owner="demo"))))
+    written = timed(lambda: store.write_bytes(ref, b"hello, store\n", WriteOptions(metadata=_if(store, owner="demo"))))
     _say(f"Wrote      {ref}: {written[0].size} bytes in {written[1]}")
     found = store.head(ref)
     _say(f"Head       size {found.size}, etag {found.etag}, metadata {dict(found.user_metadata)}")
@@ -86,7 +84,7 @@ def _many_objects(store: StowStore, base: DataReference) -> None:
     content = bytes(range(256)) * 16
     refs = [base.join("small", f"{number:05d}.bin") for number in range(_SMALL_OBJECTS)]
     jobs = (Job(str(ref), _Write(store, ref, content)) for ref in refs)
-    outcome, spent = _timed(lambda: run_jobs(jobs, 16, "writing"))
+    outcome, spent = timed(lambda: run_jobs(jobs, 16, "writing"))
     if outcome.failures:
         raise outcome.failures[0][1]
     _say(f"Wrote      {outcome.done} objects of 4 KiB with 16 threads in {spent}")
@@ -104,14 +102,14 @@ def _large_object(store: StowStore, base: DataReference) -> None:
     block = hashlib.sha256(b"stow").digest() * 32768
     ref = base.join("large.bin")
     pieces = (block for _ in range(_LARGE_BYTES // len(block)))
-    _, spent = _timed(lambda: store.write_raw(ref, None, None, pieces))
+    _, spent = timed(lambda: store.write_raw(ref, None, None, pieces))
     _say(f"Streamed   {size_text(_LARGE_BYTES)} of unknown size into {ref.name} in {spent}")
 
     def read() -> int:
         with store.read_raw(ref) as stream:
             return sum(len(piece) for piece in stream)
 
-    size, spent = _timed(read)
+    size, spent = timed(read)
     _say(f"Read back  {size_text(size)} in {spent}")
     _say(f"Range      16 bytes at 1 MiB: {store.read_bytes(ref, 1 << 20, 16).hex()}")
 
@@ -129,7 +127,7 @@ def _conditions(store: StowStore, base: DataReference) -> None:
 
 
 def _copy(store: StowStore, base: DataReference) -> None:
-    copied, spent = _timed(lambda: store.copy_raw(base.join("large.bin"), base.join("copies", "large.bin")))
+    copied, spent = timed(lambda: store.copy_raw(base.join("large.bin"), base.join("copies", "large.bin")))
     how = "on the server" if Feature.SERVER_SIDE_COPY in store.capabilities() else "through here"
     _say(f"Copied     {size_text(copied.size)} {how} in {spent}")
 
@@ -143,6 +141,15 @@ def _signed_url(store: StowStore, base: DataReference) -> None:
     if signed.url.startswith(("http://", "https://")):
         with urllib.request.urlopen(signed.url, timeout=30) as answer:
             _say(f"Signed     {signed!r}: anybody may GET it for a minute; it answered {answer.read()!r}")
+
+
+def _volumes(store: StowStore, base: DataReference) -> None:
+    try:
+        from stowstore.cli.demo_volumes import demonstrate
+    except ModuleNotFoundError as error:
+        _say(f"Volumes    need the package {error.name}: pip install 'stowstore[volumes]'")
+        return
+    demonstrate(store, base.join("volumes"))
 
 
 def _metrics() -> None:
@@ -177,13 +184,6 @@ class _Write:
 
     def __call__(self) -> int:
         return self._store.write_bytes(self._ref, self._content).size
-
-
-def _timed(act: Callable[[], Any]) -> tuple[Any, str]:
-    began = perf_counter()
-    result = act()
-    spent = perf_counter() - began
-    return result, f"{spent * 1000:.1f} ms" if spent < 1 else f"{spent:.2f} s"
 
 
 def _remove_tree(directory: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
 import click
 
-__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text"]
+__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text", "timed"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -54,6 +55,14 @@ def size_text(size: float) -> str:
 def time_text(moment: datetime | None) -> str:
     """A moment in local time, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""
+
+
+def timed(act: Callable[[], Any]) -> tuple[Any, str]:
+    """What a call returns, and how long it took."""
+    began = perf_counter()
+    result = act()
+    spent = perf_counter() - began
+    return result, f"{spent * 1000:.1f} ms" if spent < 1 else f"{spent:.2f} s"
 
 
 def _plain(value: Any) -> Any:
