@@ -38,7 +38,7 @@ _ENV_KEYS = {
 }
 _ENV_MAPS = {"STOW_CONFIG_": "stow.config", "SIGNEDURL_STOWCONFIGOVERRIDE_": "signedUrl.stowConfigOverride"}
 #: Variables of this prefix that configure something else than a store.
-_ENV_FOREIGN = frozenset({"ROOT", "SERVERS", "REQUIRE_SERVERS", "VOLUME_METADATA_STORE"})
+_ENV_FOREIGN = frozenset({"ROOT", "SERVERS", "REQUIRE_SERVERS", "VOLUME_METADATA_STORE", "VOLUME_ROOT"})
 
 
 def read_environment(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:

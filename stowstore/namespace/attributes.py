@@ -93,6 +93,11 @@ class AttributeOperations(Core):
         with self._lock:
             return self._usage.status()
 
+    def usage(self) -> tuple[int, int]:
+        """Bytes and inodes that a version made now would count."""
+        with self._lock:
+            return self._usage.used_bytes, self._usage.inode_count
+
     def set_limits(self, *, limit_bytes: int | None = None, limit_inodes: int | None = None) -> None:
         """Limits what the volume may hold; 0 is no limit.  What it holds already is never refused."""
         with self._lock:
