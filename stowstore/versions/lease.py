@@ -169,13 +169,17 @@ class Lease:
         self._thread.join()
         with self._lock:
             self._good_until = 0.0
-            try:
-                found = read_lease(self._store, self._reference)
-                if found is not None and found.token == self.token:
-                    self._store.delete(self._reference)
-            except StoreError as error:
-                # It will run out by itself.
-                _log.warning("lease.not_released", reference=str(self._reference), error=str(error))
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Removes the lease if it is this one."""
+        try:
+            found = read_lease(self._store, self._reference)
+            if found is not None and found.token == self.token:
+                self._store.delete(self._reference)
+        except StoreError as error:
+            # It will run out by itself.
+            _log.warning("lease.not_released", reference=str(self._reference), error=str(error))
 
     def _acquire(self) -> None:
         began = time.monotonic()
@@ -192,6 +196,10 @@ class Lease:
                 self._write(WriteOptions())
         except (AlreadyExists, PreconditionFailed, NotFound) as error:
             raise self._held(read_lease(self._store, self._reference)) from error
+        except BaseException:
+            # It may be there all the same, its answer lost: then it would keep everybody out until it ends.
+            self._withdraw()
+            raise
         if Feature.ATOMIC_CREATE not in able or Feature.REPLACE_IF_MATCH not in able:
             time.sleep(_SETTLE_SECONDS)
             now = read_lease(self._store, self._reference)
@@ -200,7 +208,7 @@ class Lease:
         self._good_until = began + self._seconds
 
     def _etag_of(self, expected: LeaseRecord) -> str:
-        """The etag of the lease that was found over, if it is still that one."""
+        """The etag of a lease, if it is still the one there."""
         etag = self._store.head(self._reference).etag
         found = read_lease(self._store, self._reference)
         if found is None or found.token != expected.token:
@@ -229,8 +237,12 @@ class Lease:
         able = self._store.capabilities(self._reference)
         if Feature.REPLACE_IF_MATCH in able:
             try:
-                self._write(WriteOptions(if_match=self._etag))
-            except (PreconditionFailed, NotFound) as error:
+                try:
+                    self._write(WriteOptions(if_match=self._etag))
+                except PreconditionFailed:
+                    # A renewal before this one may have arrived, its answer lost: then the lease is there, and ours.
+                    self._write(WriteOptions(if_match=self._etag_of(self._record)))
+            except (PreconditionFailed, NotFound, LeaseHeld) as error:
                 self._good_until = 0.0
                 raise self._lost("it was taken over") from error
         else:

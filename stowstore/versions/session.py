@@ -108,6 +108,8 @@ class Session:
         self._metastore = metastore
         self._options = options or SessionOptions()
         self._publishing = threading.Lock()
+        #: A version whose head was sent and not answered: it may have been published.
+        self._unanswered: Manifest | None = None
         self._writer: BlockWriter | None = None
         if lease is not None:
             self._writer = chunks.writer(max_uploads=self._options.max_uploads)
@@ -212,11 +214,13 @@ class Session:
 
         Raises:
             LeaseLost: another writer has taken the volume; nothing was published.
-            StoreError: the store failed; nothing was published and nothing is lost, try again.
+            StoreError: the store failed and nothing is lost, try again.  Nothing was published either, unless it was the
+                answer to the very last write that did not come.
         """
         options = options or CommitOptions()
         with self._publishing:
             lease = self._writing()
+            self._settle()
             frozen = self.files.freeze()
             try:
                 base = self._base
@@ -301,7 +305,23 @@ class Session:
         self._metastore.set_meta(PENDING, manifest.id.encode())
         lease.require()
         self.root.write_manifest(manifest)
+        self._unanswered = manifest
         self.root.set_head(self.volume, manifest.name, None if self._base is None else self._base.name)
+        self._unanswered = None
+
+    def _settle(self) -> None:
+        """Finds out whether a version was published whose answer was lost; then it is the one to build on.
+
+        The changes that made it are still counted as such: over that version they change nothing.
+        """
+        manifest = self._unanswered
+        if manifest is None:
+            return
+        assert self._metastore is not None
+        if self.root.has_volume(self.volume) and self.root.head(self.volume) == manifest.name:
+            self._metastore.set_meta(BASE, manifest.id.encode())
+            self._base = manifest
+        self._unanswered = None
 
     def _publish(self, frozen: Any, volume: str, options: CommitOptions) -> tuple[Manifest, Snapshot]:
         """Writes data and index of a frozen moment, and describes it; nothing names it yet."""
