@@ -7,70 +7,24 @@ without; symbolic links are resolved inside it.  Errors are `OSError` as Linux h
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, AnyStr, Final, Generic, Literal, Self, overload
-
-from attrs import frozen
+from typing import IO, Any, Literal, overload
 
 from stowstore.namespace.attributes import NOW, AttributeChanges
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.filesystem import FileSystem
-from stowstore.namespace.handles import DirectoryEntry
-from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import Caller
-from stowstore.namespace.quota import BLOCK_SIZE, FileSystemStatus
+from stowstore.namespace.quota import FileSystemStatus
 from stowstore.namespace.renames import RenameFlags
-from stowstore.volumes.paths import PathLike, Place, encoded, find, locate
+from stowstore.volumes.globbing import matching
+from stowstore.volumes.listing import DirEntry, Scan, stat_result
+from stowstore.volumes.paths import PathLike, Place, about, as_text, encoded, find, locate
 from stowstore.volumes.streams import RawFile, flags_of, wrapped
 
 __all__ = ["DirEntry", "Files", "process_caller"]
-
-_BATCH: Final = 4096
-_MAGIC: Final = re.compile(rb"[*?[]")
-
-
-@frozen
-class DirEntry(Generic[AnyStr]):
-    """One name of a directory, as `os.scandir` gives them; its type is known without another look."""
-
-    name: AnyStr
-    path: AnyStr
-    _entry: DirectoryEntry
-    _files: Files
-
-    def inode(self) -> int:
-        return self._entry.ino
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        return self._is(stat.S_IFDIR, follow_symlinks)
-
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        return self._is(stat.S_IFREG, follow_symlinks)
-
-    def is_symlink(self) -> bool:
-        return self._entry.kind == stat.S_IFLNK
-
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        attributes = self._entry.attributes
-        if attributes is None or (follow_symlinks and self.is_symlink()):
-            return self._files.stat(self.path, follow_symlinks=follow_symlinks)
-        return _stat_result(attributes)
-
-    def __fspath__(self) -> AnyStr:
-        return self.path
-
-    def _is(self, kind: int, follow: bool) -> bool:
-        if follow and self.is_symlink():
-            try:
-                return stat.S_IFMT(self._files.stat(self.path).st_mode) == kind
-            except FileNotFoundError:
-                return False
-        return self._entry.kind == kind
 
 
 class Files:
@@ -129,7 +83,7 @@ class Files:
         """
         flags = flags_of(mode)
         files = self._source()
-        with _about(path):
+        with about(path):
             ino, handle = self._opened(files, encoded(path), flags, permissions)
         raw = RawFile(self._source, ino, handle, flags, _shown(path), self._caller)
         try:
@@ -142,7 +96,7 @@ class Files:
     def read_range(self, path: PathLike, start: int, length: int) -> bytes:
         """Up to ``length`` bytes of a file from an offset; only what is asked for is fetched."""
         files = self._source()
-        with _about(path), self._handle(files, path, os.O_RDONLY) as (_, handle):
+        with about(path), self._handle(files, path, os.O_RDONLY) as (_, handle):
             parts: list[bytes] = []
             while length > 0 and (data := files.read(handle, start, length)):
                 parts.append(data)
@@ -180,7 +134,7 @@ class Files:
         A target that exists is replaced in its content.
         """
         files = self._source()
-        with _about(source, target):
+        with about(source, target):
             if self._is_same(files, source, target):
                 raise posix_error(errno.EINVAL, "source and target are the same file")
             with self._handle(files, source, os.O_RDONLY) as (ino, reading):
@@ -202,12 +156,12 @@ class Files:
         """The names in a directory, ascending; bytes where the path is bytes."""
         return [entry.name for entry in self.scandir(path)]
 
-    def scandir(self, path: PathLike = "/") -> _Scan:
+    def scandir(self, path: PathLike = "/") -> Scan:
         """The entries of a directory as it is now, ascending by name; an iterator and a context manager."""
         files = self._source()
-        with _about(path):
+        with about(path):
             handle = files.opendir(find(files, encoded(path), self._caller).ino, self._caller)
-        return _Scan(self, self._source, handle, os.fspath(path))
+        return Scan(self, self._source, handle, os.fspath(path))
 
     def walk(
         self,
@@ -247,17 +201,12 @@ class Files:
 
         Names that begin with a dot are matched by such patterns only, unless ``include_hidden``.
         """
-        names = [name for name in encoded(pattern).split(b"/") if name]
-        start = b"/" if pattern.startswith("/") else b""
-        only_directories = pattern.endswith("/")
-        found = set(self._matching(start, names, recursive, include_hidden))
-        chosen = [path for path in found if not only_directories or self.isdir(path)]
-        return sorted(_text(path) + ("/" if only_directories else "") for path in chosen)
+        return sorted(matching(self, pattern, recursive=recursive, hidden=include_hidden))
 
     def mkdir(self, path: PathLike, mode: int = 0o777) -> None:
         """Makes a directory."""
         files = self._source()
-        with _about(path):
+        with about(path):
             place = self._place(files, path, follow=False)
             files.mkdir(place.parent, place.name, mode, self._caller)
 
@@ -268,7 +217,7 @@ class Files:
         if above.strip(b"/") and not self.exists(above):
             self.makedirs(above, exist_ok=True)
         try:
-            self.mkdir(raw if isinstance(os.fspath(path), bytes) else _text(raw), mode)
+            self.mkdir(raw if isinstance(os.fspath(path), bytes) else as_text(raw), mode)
         except FileExistsError:
             if not exist_ok or not self.isdir(path):
                 raise
@@ -276,14 +225,14 @@ class Files:
     def rmdir(self, path: PathLike) -> None:
         """Removes an empty directory."""
         files = self._source()
-        with _about(path):
+        with about(path):
             place = self._place(files, path, follow=False)
             files.rmdir(place.parent, place.name, self._caller)
 
     def rmtree(self, path: PathLike) -> None:
         """Removes a directory and everything in it; links are removed, not followed."""
         if self.islink(path):
-            with _about(path):
+            with about(path):
                 raise posix_error(errno.ENOTDIR, "a symbolic link is removed with remove")
         for here, directories, others in self.walk(path, topdown=False, onerror=_raise):
             for name in others:
@@ -302,7 +251,7 @@ class Files:
     def remove(self, path: PathLike) -> None:
         """Removes a name of anything but a directory; files that are open live on until they are closed."""
         files = self._source()
-        with _about(path):
+        with about(path):
             place = self._place(files, path, follow=False)
             files.unlink(place.parent, place.name, self._caller)
 
@@ -311,7 +260,7 @@ class Files:
     def rename(self, source: PathLike, target: PathLike, *, flags: RenameFlags = RenameFlags.REPLACE) -> None:
         """Moves a name, atomically replacing what is there; with ``flags`` refusing to, or exchanging both."""
         files = self._source()
-        with _about(source, target):
+        with about(source, target):
             old = self._place(files, source, follow=False)
             new = self._place(files, target, follow=False)
             files.rename(old.parent, old.name, new.parent, new.name, self._caller, flags)
@@ -323,21 +272,21 @@ class Files:
     def symlink(self, target: PathLike, path: PathLike) -> None:
         """Makes a symbolic link at ``path``; its text is kept as it is."""
         files = self._source()
-        with _about(target, path):
+        with about(target, path):
             place = self._place(files, path, follow=False)
             files.symlink(place.parent, place.name, encoded(target), self._caller)
 
     def readlink(self, path: PathLike) -> Any:
         """The text of a symbolic link; bytes where the path is bytes."""
         files = self._source()
-        with _about(path):
+        with about(path):
             target = files.readlink(find(files, encoded(path), self._caller, follow=False).ino)
-        return target if isinstance(os.fspath(path), bytes) else _text(target)
+        return target if isinstance(os.fspath(path), bytes) else as_text(target)
 
     def link(self, source: PathLike, target: PathLike, *, follow_symlinks: bool = False) -> None:
         """Gives a file another name."""
         files = self._source()
-        with _about(source, target):
+        with about(source, target):
             ino = find(files, encoded(source), self._caller, follow=follow_symlinks).ino
             place = self._place(files, target, follow=False)
             files.link(ino, place.parent, place.name, self._caller)
@@ -347,8 +296,8 @@ class Files:
     def stat(self, path: PathLike, *, follow_symlinks: bool = True) -> os.stat_result:
         """What `os.stat` gives; the device is 0."""
         files = self._source()
-        with _about(path):
-            return _stat_result(find(files, encoded(path), self._caller, follow=follow_symlinks))
+        with about(path):
+            return stat_result(find(files, encoded(path), self._caller, follow=follow_symlinks))
 
     def lstat(self, path: PathLike) -> os.stat_result:
         """The same of a link itself."""
@@ -403,7 +352,7 @@ class Files:
     def getxattr(self, path: PathLike, name: str | bytes, *, follow_symlinks: bool = True) -> bytes:
         """The value of an extended attribute."""
         files = self._source()
-        with _about(path):
+        with about(path):
             ino = find(files, encoded(path), self._caller, follow=follow_symlinks).ino
             return files.getxattr(ino, encoded(name), self._caller)
 
@@ -412,21 +361,21 @@ class Files:
     ) -> None:
         """Sets an extended attribute; ``flags`` are `os.XATTR_CREATE` or `os.XATTR_REPLACE`."""
         files = self._source()
-        with _about(path):
+        with about(path):
             ino = find(files, encoded(path), self._caller, follow=follow_symlinks).ino
             files.setxattr(ino, encoded(name), value, self._caller, flags)
 
     def listxattr(self, path: PathLike = "/", *, follow_symlinks: bool = True) -> list[str]:
         """The names of the extended attributes."""
         files = self._source()
-        with _about(path):
+        with about(path):
             ino = find(files, encoded(path), self._caller, follow=follow_symlinks).ino
-            return [_text(name) for name in files.listxattr(ino, self._caller)]
+            return [as_text(name) for name in files.listxattr(ino, self._caller)]
 
     def removexattr(self, path: PathLike, name: str | bytes, *, follow_symlinks: bool = True) -> None:
         """Removes an extended attribute."""
         files = self._source()
-        with _about(path):
+        with about(path):
             ino = find(files, encoded(path), self._caller, follow=follow_symlinks).ino
             files.removexattr(ino, encoded(name), self._caller)
 
@@ -474,7 +423,7 @@ class Files:
 
     def _change(self, path: PathLike, changes: AttributeChanges, *, follow: bool) -> None:
         files = self._source()
-        with _about(path):
+        with about(path):
             files.setattr(find(files, encoded(path), self._caller, follow=follow).ino, changes, self._caller)
 
     def _mode(self, path: PathLike, *, follow: bool = True) -> int | None:
@@ -484,90 +433,6 @@ class Files:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 return None
             raise
-
-    def _matching(self, base: bytes, names: list[bytes], recursive: bool, hidden: bool) -> Iterator[bytes]:
-        if not names:
-            if base:
-                yield base
-            return
-        name, rest = names[0], names[1:]
-        if name == b"**" and recursive:
-            yield from self._matching(base, rest, recursive, hidden)
-            for entry in self._entries(base):
-                below = os.path.join(base, entry.name)
-                if entry.name.startswith(b".") and not hidden:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._matching(below, names, recursive, hidden)
-                elif not rest:
-                    yield below
-            return
-        if not _MAGIC.search(name):
-            below = os.path.join(base, name)
-            if self.lexists(below):
-                yield from self._matching(below, rest, recursive, hidden)
-            return
-        matches = re.compile(fnmatch.translate(_text(name)).encode("utf-8", "surrogateescape")).match
-        for entry in self._entries(base):
-            if entry.name.startswith(b".") and not hidden and not name.startswith(b"."):
-                continue
-            if matches(entry.name):
-                yield from self._matching(os.path.join(base, entry.name), rest, recursive, hidden)
-
-    def _entries(self, base: bytes) -> list[DirEntry[bytes]]:
-        try:
-            with self.scandir(base or b"/") as entries:
-                return list(entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-
-class _Scan(Iterator[DirEntry[Any]]):
-    """What `Files.scandir` gives."""
-
-    def __init__(self, files: Files, source: Callable[[], FileSystem], handle: int, path: str | bytes) -> None:
-        self._files = files
-        self._source = source
-        self._handle: int | None = handle
-        self._path = path
-        self._cookie = 0
-        self._batch: Iterator[DirectoryEntry] = iter(())
-
-    def __next__(self) -> DirEntry[Any]:
-        while True:
-            for entry in self._batch:
-                self._cookie = entry.cookie
-                if entry.name not in (b".", b".."):
-                    name: Any = entry.name if isinstance(self._path, bytes) else _text(entry.name)
-                    path: Any = os.path.join(self._path, name)
-                    return DirEntry(name, path, entry, self._files)
-            if self._handle is None:
-                raise StopIteration
-            found = self._source().readdirplus(self._handle, self._cookie, _BATCH)
-            if not found:
-                self.close()
-                raise StopIteration
-            self._batch = iter(found)
-
-    def close(self) -> None:
-        """Ends the listing; doing it again does nothing."""
-        handle, self._handle = self._handle, None
-        self._batch = iter(())
-        if handle is not None:
-            self._source().releasedir(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._handle is not None:
-            try:
-                self.close()
-            except Exception:  # noqa: BLE001 - the volume is closed, and its handles with it
-                self._handle = None
 
 
 def process_caller() -> Caller:
@@ -587,44 +452,8 @@ def _umask() -> int:
     return 0o022
 
 
-def _stat_result(found: Attributes) -> os.stat_result:
-    seconds = (found.atime_ns / 1e9, found.mtime_ns / 1e9, found.ctime_ns / 1e9)
-    whole = tuple(ns // 1_000_000_000 for ns in (found.atime_ns, found.mtime_ns, found.ctime_ns))
-    return os.stat_result(
-        (found.mode, found.ino, 0, found.nlink, found.uid, found.gid, found.size, *whole),
-        {
-            "st_atime": seconds[0],
-            "st_mtime": seconds[1],
-            "st_ctime": seconds[2],
-            "st_atime_ns": found.atime_ns,
-            "st_mtime_ns": found.mtime_ns,
-            "st_ctime_ns": found.ctime_ns,
-            "st_blksize": BLOCK_SIZE,
-            "st_blocks": found.blocks,
-            "st_rdev": found.rdev,
-        },
-    )
-
-
-@contextmanager
-def _about(path: PathLike, other: PathLike | None = None) -> Iterator[None]:
-    """Names the path, or both, in errors that come without."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None or error.strerror is None:
-            raise
-        if other is None:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error.__cause__
-        raise OSError(error.errno, error.strerror, os.fspath(path), None, os.fspath(other)) from error.__cause__
-
-
 def _shown(path: PathLike) -> str | bytes:
     return os.fspath(path)
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
 
 
 def _raise(error: OSError) -> None:

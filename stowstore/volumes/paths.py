@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeAlias
 
 from stowstore.index.keys import ROOT_INODE
@@ -13,7 +15,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import Caller
 
-__all__ = ["MAX_LINKS_FOLLOWED", "PathLike", "Place", "encoded", "find", "locate"]
+__all__ = ["MAX_LINKS_FOLLOWED", "PathLike", "Place", "about", "as_text", "encoded", "find", "locate"]
 
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -93,6 +95,24 @@ def locate(files: FileSystem, path: bytes, caller: Caller, *, follow: bool) -> P
     if place.attributes is None:
         return place._replace(attributes=files.getattr(ROOT_INODE))
     return place
+
+
+@contextmanager
+def about(path: PathLike, other: PathLike | None = None) -> Iterator[None]:
+    """Names the path, or both, in errors that come without."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None or error.strerror is None:
+            raise
+        if other is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error.__cause__
+        raise OSError(error.errno, error.strerror, os.fspath(path), None, os.fspath(other)) from error.__cause__
+
+
+def as_text(path: bytes) -> str:
+    """A path as text; what is no UTF-8 becomes surrogates, which `encoded` turns back."""
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _require_possible(path: bytes) -> None:

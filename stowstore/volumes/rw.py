@@ -121,6 +121,15 @@ class RWVolume(Volume):
     @overload
     async def fork(
         self,
+        name: str | None,
+        as_: Literal["ro"],
+        *,
+        meta_dir: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+    ) -> ROVolume: ...
+    @overload
+    async def fork(
+        self,
         name: str | None = None,
         *,
         as_: Literal["ro"],
