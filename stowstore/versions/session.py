@@ -31,7 +31,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.interfaces import MetaStore
 from stowstore.namespace.permissions import PermissionChecks
 from stowstore.namespace.staging import StagingArea
-from stowstore.versions.errors import NotCommitted, RootInUse, VolumeError
+from stowstore.versions.errors import NoSuchVersion, NotCommitted, RootInUse, VolumeError
 from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
@@ -361,6 +361,13 @@ class Session:
     def _point(self, volume: str, manifest: Manifest) -> VersionName:
         name = manifest.name
         self.root.set_head(volume, name, None)
+        if self.read_only:
+            # Nothing held the version meanwhile: were it pruned just now, the fork would name nothing.
+            try:
+                self.root.load(name)
+            except NoSuchVersion:
+                self.root.delete_refs(volume)
+                raise
         return name
 
     def _rebase(self, lease: Lease, manifest: Manifest) -> None:
