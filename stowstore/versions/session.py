@@ -214,8 +214,8 @@ class Session:
 
         Raises:
             LeaseLost: another writer has taken the volume; nothing was published.
-            StoreError: the store failed and nothing is lost, try again.  Nothing was published either, unless it was the
-                answer to the very last write that did not come.
+            StoreError: the store failed and nothing is lost, try again.  Nothing was published either, unless it was
+                the answer to the very last write that did not come.
         """
         options = options or CommitOptions()
         with self._publishing:
@@ -303,6 +303,8 @@ class Session:
         """Makes a version the newest; what it names is in the store already."""
         assert self._metastore is not None
         self._metastore.set_meta(PENDING, manifest.id.encode())
+        # Once the head has moved, a journal from before this would lie over a version it has never heard of.
+        self._metastore.sync()
         lease.require()
         self.root.write_manifest(manifest)
         self._unanswered = manifest

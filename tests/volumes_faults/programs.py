@@ -73,7 +73,7 @@ class _Model:
                 old = contents[names[step.path]] or b""
                 contents[names[step.path]] = old[: step.size].ljust(step.size, b"\0")
             case "rename":
-                moved = {path for path in names if path == step.path or path.startswith(step.path + "/")}
+                moved = [path for path in names if path == step.path or path.startswith(step.path + "/")]
                 for path in moved:
                     names[step.other + path.removeprefix(step.path)] = names.pop(path)
             case "link":

@@ -100,7 +100,7 @@ def root_of(place: Place) -> Root:
 def write_and_kill(place: Place, seed: int, length: int, point: Point) -> Story:
     """Runs a program in a process of its own and kills that at a point, or at the latest when it is through."""
     random = Random(seed)
-    moment, nth, pause = random.randrange(length), random.randrange(1, 5), random.random() * 0.02
+    moment, nth, pause = random.randrange(length), random.randrange(1, 3), random.random() * 0.02
     ours, theirs = _context.Pipe(duplex=False)
     process = _context.Process(target=_write, args=(theirs, place, seed, length, point, nth))
     process.start()
