@@ -1,10 +1,11 @@
-"""Commands that keep roots small and whole: prune, gc, check, repair."""
+"""Commands that keep volumes small, whole and where they should be: prune, gc, check, repair, migrate."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,14 +15,16 @@ from stowstore.cli.output import echo_json, echo_table, json_option, size_text, 
 from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, printable, volume_command
 from stowstore.durations import parse_duration
+from stowstore.namespace.metastore import KINDS, choose_kind
 from stowstore.versions.check import CheckDepth
 from stowstore.versions.check import check as check_root
 from stowstore.versions.collect import DAY, collect
+from stowstore.versions.migrating import migrate_volume
 from stowstore.versions.prune import PruneReport, RetentionPolicy, prune_versions
 from stowstore.versions.prune import prune as prune_volume
 from stowstore.versions.repair import repair as repair_volume
 
-__all__ = ["check", "gc", "prune", "repair"]
+__all__ = ["check", "gc", "migrate", "prune", "repair"]
 
 _DAYS = re.compile(r"(\d+)([dw])")
 
@@ -283,6 +286,53 @@ def repair(access: Access, volume: str, depth: str, yes: bool, as_json: bool) ->
             click.echo("nothing was done; --yes repairs", err=True)
     if lost:
         raise SystemExit(1)
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--to", "new_kind", required=True, metavar="KIND", help=f"One of {', '.join(sorted(KINDS))}.")
+@click.option("--from", "kind", metavar="KIND", help="What it has now, if its newest version does not say.")
+@click.option("--meta-dir", type=click.Path(path_type=Path), help="Where its journal lies on this machine.")
+@click.option("--new-meta-dir", type=click.Path(path_type=Path), help="Where to move it; --meta-dir by default.")
+@json_option
+@volume_command
+def migrate(
+    access: Access,
+    volume: str,
+    new_kind: str,
+    kind: str | None,
+    meta_dir: Path | None,
+    new_meta_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Move a VOLUME to another kind of metadata store. No data move; what is not committed moves with its journal.
+
+    Without --meta-dir there is no journal to move, and a version is made that names the new kind.
+
+    \b
+    Example:
+      stowstore volume migrate file:///data/root#training --to redis --meta-dir /var/lib/training
+    """
+    address = access.address(volume)
+    if address.version is not None:
+        raise click.UsageError(f"a volume is migrated, not a version: leave @{address.version} out")
+    root = access.root_of(address)
+    newest = root.load(root.head(address.volume))
+    with access.chunks(root) as chunks:
+        made = migrate_volume(
+            root,
+            chunks,
+            address.volume,
+            kind=choose_kind(kind or newest.metadata_store_type),
+            meta_dir=meta_dir,
+            new_kind=new_kind,
+            new_meta_dir=new_meta_dir,
+        )
+    assert made is not None, "it has a version, so it gets another"
+    if as_json:
+        echo_json({"volume": str(address), "version": made.id, "metadata_store_type": made.metadata_store_type})
+    else:
+        click.echo(f"{address}@{made.id}")
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class _Importer:
             self._report.skipped.append((found.path, "a socket is of no use without its process"))
             return
         if known is not None:
-            if kind == stat.S_IFREG and _is_same(known, status):
+            if self._is_same(known, found):
                 self._report.unchanged += 1
                 return
             if stat.S_ISDIR(known.mode):
@@ -231,6 +231,11 @@ class _Importer:
             self._files.setattr(ino, AttributeChanges(size=size), ROOT, handle)
         finally:
             os.close(descriptor)
+
+    def _is_same(self, known: Attributes, found: _Found) -> bool:
+        if stat.S_ISLNK(known.mode) and stat.S_ISLNK(found.status.st_mode):
+            return self._files.readlink(known.ino) == os.fsencode(os.readlink(found.path))
+        return stat.S_ISREG(found.status.st_mode) and _is_same(known, found.status)
 
     def _finish(self, ino: int, status: os.stat_result) -> None:
         mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)

@@ -19,10 +19,11 @@ from attrs import frozen
 from stowstore.cli.app import main
 from stowstore.cli.volume import _VolumeGroup
 from stowstore.config import ContainerPolicy
+from stowstore.namespace.permissions import ROOT
 from stowstore.store import open_store
 from stowstore.versions.address import open_root_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session
+from stowstore.versions.session import Session, SessionOptions
 from tests.servers import Server
 
 
@@ -132,7 +133,7 @@ def test_importing_again_takes_only_what_changed(volume: Volume, data: str, tree
     """Unchanged files are told as such and bring no new version of themselves."""
     (tree / "new.txt").write_text("new", encoding="utf-8")
     again = volume("import", str(tree), data, "--json").json
-    assert 3 == again["unchanged"]
+    assert (1, 4) == (again["files"], again["unchanged"])
     assert ["A new.txt"] == volume("diff", f"{data}@v1", "@head").lines
 
 
@@ -419,6 +420,28 @@ def test_on_s3(volume: Volume, radosgw: Server, tree: Path, monkeypatch: pytest.
         assert 0 == volume("fork", f"{root}#data", "experiment").status
         assert "hello\n" == volume("cat", f"{root}#experiment:/readme.txt").out
         assert 0 == volume("check", root, "--depth", "data").status
+
+
+def test_migrate_moves_the_journal(volume: Volume, data: str, root: str, tmp_path: Path) -> None:
+    """What was written and not committed moves to the other kind of store; the next session there has it."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    cache = tmp_path / "cache"
+    store, base = open_root_store(root)
+    with store:
+        opened = Root.open(store, base)
+        with Session.write(opened, "data", SessionOptions(meta_dir=old, cache_dir=cache)) as session:
+            session.files.mkdir(1, b"uncommitted", 0o755, ROOT)
+            session.files.fsync()
+        assert 2 == volume("migrate", data, "--to", "sqlite", "--meta-dir", str(old)).status
+        assert 2 == volume("migrate", data, "--to", "sqlight").status
+        moved = volume("migrate", data, "--to", "redis", "--meta-dir", str(old), "--new-meta-dir", str(new))
+        if "redis-server" in moved.err:
+            pytest.skip(moved.err)
+        assert 0 == moved.status, moved.err
+        assert "redis" == volume("show", data, "--json").json["metadata_store_type"]
+        options = SessionOptions(meta_dir=new, cache_dir=cache, metadata_store_type="redis")
+        with Session.write(opened, "data", options) as session:
+            assert session.files.lookup(1, b"uncommitted", ROOT)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
