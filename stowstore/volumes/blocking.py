@@ -27,7 +27,7 @@ from stowstore.namespace.metastore import choose_kind
 from stowstore.namespace.permissions import ROOT, PermissionChecks
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.changes import path_changes
-from stowstore.versions.errors import NoSuchVersion, NotCommitted, RootInUse, Unrelated, VolumeError
+from stowstore.versions.errors import NoSuchVersion, NoSuchVolume, NotCommitted, RootInUse, Unrelated, VolumeError
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.merging import Conflicts
@@ -457,10 +457,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             if opened.session.base is None:
                 raise NotCommitted(f"volume {self._volume.name!r} has no version yet", hint="commit first")
             return opened.session.base.name
-        root = self._root()
-        if not root.has_volume(self._volume.name):
-            raise NotCommitted(f"volume {self._volume.name!r} has no version yet", hint="commit first")
-        return root.head(self._volume.name)
+        try:
+            return self._root().head(self._volume.name)
+        except NoSuchVolume as error:
+            raise NotCommitted(f"volume {self._volume.name!r} has no version yet", hint="commit first") from error
 
     def _options(
         self,
@@ -493,8 +493,8 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
         """Opens a volume that is not open."""
         volume = self._volume
         if options.read_only:
-            root, name = self._root(), self._newest()
-            return self._open_session(options, lambda how: Session.read(root, name, how))
+            name = self._newest()
+            return self._open_session(options, lambda how: Session.read(self._root(), name, how))
         root = self._root(create=volume.index is None)
         head = root.load(root.head(volume.name)) if root.has_volume(volume.name) else None
         if head is not None and volume.index is None and not registry.was_open(self._key):
