@@ -119,7 +119,9 @@ class MemoryContainer:
     def list(self, prefix: str, after: str, limit: int, delimiter: str) -> DriverPage:
         with self._lock:
             self._require_container()
-            return self._page(prefix.encode(), resume_after(after, delimiter, prefix).encode(), limit, delimiter.encode())
+            return self._page(
+                prefix.encode(), resume_after(after, delimiter, prefix).encode(), limit, delimiter.encode()
+            )
 
     def copy(self, key: str, source: Container, source_key: str, options: WriteOptions | None) -> str:
         if not isinstance(source, MemoryContainer):
