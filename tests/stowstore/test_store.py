@@ -17,6 +17,7 @@ from datastore.memory import MemoryLocation
 from datastore.wrappers.retrying import RetryPolicy
 from metrics import Scope, generate_text
 from stowstore import StoreConfig, StowStore, open_store
+from stowstore.locations import registry
 from stowstore.locations.base import Kind, Option
 from stowstore.locations.registry import known_kinds, load_kind, register_kind, register_scheme
 
@@ -24,6 +25,12 @@ from stowstore.locations.registry import known_kinds, load_kind, register_kind, 
 @pytest.fixture
 def scope() -> Scope:
     return Scope("stow", registry=CollectorRegistry())
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds a test registers end with it: they belong to the process, which other tests share."""
+    monkeypatch.setattr(registry, "_registry", registry._Registry())
 
 
 def test_open_store_from_anything(tmp_path: Path, scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +93,8 @@ def test_other_scheme_without_its_configuration_says_what_is_missing(scope: Scop
 
 def test_refresh_config_moves_to_a_new_backend(tmp_path: Path) -> None:
     """A store can be moved while in use: the new backend first, the metrics go on."""
-    registry = CollectorRegistry()
-    scope = Scope("stow", registry=registry)
+    collected = CollectorRegistry()
+    scope = Scope("stow", registry=collected)
     with open_store("mem://main", scope=scope) as store:
         store.write_bytes("mem://main/k", b"old")
         store.refresh_config(f"file://{tmp_path}/main")
@@ -95,7 +102,7 @@ def test_refresh_config_moves_to_a_new_backend(tmp_path: Path) -> None:
 
         assert DataReference("file://main") == store.base_container_fqn
         assert b"new" == (tmp_path / "main" / "k").read_bytes()
-        text = generate_text(registry)
+        text = generate_text(collected)
     assert 'stow_operations_total{backend="memory",location="main",operation="write",outcome="ok"} 1.0' in text
     assert 'stow_operations_total{backend="local",location="main",operation="write",outcome="ok"} 1.0' in text
 
@@ -167,6 +174,7 @@ def test_kinds_are_found_by_name_alias_and_scheme() -> None:
         load_kind("s3x")
 
 
+@pytest.mark.usefixtures("own_registry")
 def test_registering_kinds_and_schemes(scope: Scope) -> None:
     """A kind can be added to a running process; names and schemes that are taken are refused."""
     kind = Kind(
@@ -213,11 +221,11 @@ def test_flytestdlibs_names_on_request() -> None:
     """With a legacy scope the store, its cache and its messages are also counted under upstream's exact names."""
     from google.protobuf.wrappers_pb2 import StringValue
 
-    registry = CollectorRegistry()
+    collected = CollectorRegistry()
     config = StoreConfig.from_mapping(
         {"type": "mem", "container": "c", "cache": {"max_size_mbs": 1}, "metrics": {"legacyScope": "flyte:storage"}}
     )
-    with open_store(config, scope=Scope("stow", registry=registry)) as store:
+    with open_store(config, scope=Scope("stow", registry=collected)) as store:
         store.write_protobuf("mem://c/k", StringValue(value="x"))
         store.read_protobuf("mem://c/k", StringValue())
         store.copy_raw("mem://c/k", "mem://c/copy")
@@ -225,7 +233,7 @@ def test_flytestdlibs_names_on_request() -> None:
         with pytest.raises(errors.NotFound):
             store.read_raw("mem://c/missing")
 
-    lines = generate_text(registry).splitlines()
+    lines = generate_text(collected).splitlines()
     for expected in (
         "flyte:storage:cache_hit 1.0",
         "flyte:storage:cache_miss 1.0",
@@ -236,6 +244,7 @@ def test_flytestdlibs_names_on_request() -> None:
         assert expected in lines
 
 
+@pytest.mark.usefixtures("own_registry")
 def test_opening_is_tried_again(scope: Scope) -> None:
     """A backend that is briefly unreachable when a store is opened, or a container is made, costs a retry."""
     dialled = []
