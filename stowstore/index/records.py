@@ -33,6 +33,10 @@ NAME_BYTES: Final = 255
 #: A file with more extents than this keeps them under keys of their own.
 INLINE_EXTENTS: Final = 4
 
+_MAX_NUMBER: Final = (1 << 63) - 1
+_MAX_OWNER: Final = (1 << 32) - 1
+_MAX_MODE: Final = (1 << 16) - 1
+
 _EXTENT_HEAD = struct.Struct(">QII")
 
 #: Bytes of one extent in a record.
@@ -97,6 +101,18 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
             min(found.size, found.nlink, found.allocated) < 0
             or len(found.extents) % EXTENT_BYTES
             or len(found.target) > 4095
+            or max(
+                found.size,
+                found.nlink,
+                found.allocated,
+                found.atime_ns,
+                found.mtime_ns,
+                found.ctime_ns,
+                found.btime_ns,
+            )
+            > _MAX_NUMBER
+            or not 0 <= found.uid | found.gid <= _MAX_OWNER
+            or not 0 <= found.mode <= _MAX_MODE
         ):
             raise CorruptRecord("an inode record has impossible values")
         return found

@@ -87,10 +87,15 @@ class Core:
             raise posix_error(errno.ESTALE, f"inode {ino} is no more")
         return node
 
-    def _entry_node(self, entry: EntryRecord) -> Inode:
+    def _entry_node(self, directory: Inode, entry: EntryRecord) -> Inode:
+        """The inode of an entry; a directory's only where it lies, or a damaged index could have endless paths."""
         node = self._overlay.inode(entry.ino)
         if node is None:
             raise posix_error(errno.EIO, f"an entry names inode {entry.ino}, which does not exist")
+        if node.mode & 0o170000 == 0o040000 and (node.parent != directory.ino or node.ino == ROOT_INODE):
+            raise posix_error(
+                errno.EIO, f"inode {directory.ino} names directory {node.ino}, which lies in {node.parent}"
+            )
         return node
 
     def _directory(self, ino: int) -> Inode:

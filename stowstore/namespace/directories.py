@@ -30,7 +30,7 @@ class DirectoryOperations(AttributeOperations):
         with self._lock:
             directory, entry = self._search(parent, name, caller)
             if entry is not None:
-                return self._entry_node(entry).attributes()
+                return self._entry_node(directory, entry).attributes()
             if name == b".":
                 return directory.attributes()
             if name == b"..":
@@ -215,7 +215,7 @@ class DirectoryOperations(AttributeOperations):
         entry = self._named(directory.ino, name)
         if entry is None:
             raise posix_error(errno.ENOENT)
-        node = self._entry_node(entry)
+        node = self._entry_node(directory, entry)
         self._require_removable(directory, node, caller)
         return node
 

@@ -47,7 +47,7 @@ class FileOperations(RenameOperations):
         with self._lock:
             directory, entry = self._search(parent, name, caller)
             if entry is not None and not flags & os.O_EXCL:
-                node = self._entry_node(entry)
+                node = self._entry_node(directory, entry)
                 return node.attributes(), self._open(node, flags, caller)
             if entry is not None or name in (b".", b".."):
                 raise posix_error(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from stowstore.index.keys import entry_key, entry_prefix
-from stowstore.index.records import CorruptRecord, EntryRecord
+from stowstore.index.records import NAME_BYTES, CorruptRecord, EntryRecord
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.overlay import DirectoryChanges
@@ -152,8 +152,8 @@ def _stored(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[byt
     decode = EntryRecord.decode
     for key, raw in snapshot.scan(start, stop):
         name = key[9:]
-        if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
-            raise CorruptRecord(f"a directory of the volume has an entry with an impossible name: {name!r}")
+        if b"/" in name or b"\0" in name or name in (b"", b".", b"..") or len(name) > NAME_BYTES:
+            raise CorruptRecord(f"a directory of the volume has an entry with an impossible name: {name[:300]!r}")
         yield name, decode(raw)
 
 

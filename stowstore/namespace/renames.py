@@ -53,8 +53,8 @@ class RenameOperations(DirectoryOperations):
             if source_entry is None:
                 raise posix_error(errno.ENOENT)
             target_entry = self._named(new_parent, new_name)
-            source = self._entry_node(source_entry)
-            target = None if target_entry is None else self._entry_node(target_entry)
+            source = self._entry_node(source_directory, source_entry)
+            target = None if target_entry is None else self._entry_node(target_directory, target_entry)
             self._require_places(source, target, source_directory, target_directory, flags)
             if target is source:
                 return

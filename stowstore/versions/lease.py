@@ -81,7 +81,7 @@ class LeaseRecord:
                 started=float(data["started"]),
                 expires=float(data["expires"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptManifest("a lease cannot be read", hint="remove the object if nobody writes") from error
 
     @property

@@ -132,7 +132,7 @@ class Manifest:
                     hint="use a newer release of stowstore",
                 )
             return cls._from_data(data)
-        except (ValueError, KeyError, TypeError, AssertionError, CorruptNode) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, AssertionError, CorruptNode) as error:
             raise CorruptManifest(f"a manifest cannot be read: {error}") from error
 
     @classmethod

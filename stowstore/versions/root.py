@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from datastore.errors import AlreadyExists, InvalidReference, NotFound, PreconditionFailed
+from datastore.errors import AlreadyExists, InvalidReference, LimitExceeded, NotFound, PreconditionFailed
 from datastore.model import Feature, WriteOptions
 from datastore.protocol import Store
 from datastore.reference import DataReference
@@ -100,7 +100,7 @@ class RootFormat:
                 compression=str(data["compression"]),
                 encryption=data["encryption"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptManifest("format.json is damaged") from error
         if found.hash != "blake3" or found.compression not in ("zstd", "none"):
             raise FormatTooNew(f"the root uses {found.hash} and {found.compression}, which this release does not know")
@@ -150,7 +150,9 @@ class Root:
         try:
             form = RootFormat.decode(_read(store, base.join("format.json")))
         except NotFound as error:
-            raise NoSuchVolume(f"{base} is no root of volumes", hint="create a volume there first") from error
+            raise NoSuchVolume(
+                f"{base} is no root of volumes, it has no format.json", hint="create a volume there first"
+            ) from error
         return cls(store, base, form)
 
     @classmethod
@@ -231,6 +233,10 @@ class Root:
             found = Manifest.decode(_read(self.store, reference), digest=digest)
         except NotFound as error:
             raise NoSuchVersion(f"{volume} has no version {version}", hint="it may have been pruned") from error
+        except (CorruptManifest, LimitExceeded) as error:
+            raise CorruptManifest(
+                f"{volume}@{version}: {error.message}", hint=error.hint, reference=str(reference)
+            ) from error
         if (found.volume, found.id) != (volume, version):
             raise CorruptManifest(f"the manifest of {volume}@{version} is that of {found.volume}@{found.id}")
         return found
@@ -313,7 +319,7 @@ class Root:
         raw = _read(self.store, self._ref(volume, name))
         try:
             return VersionName.from_data(json.loads(raw))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptManifest(f"the reference {name} of {volume} is damaged") from error
 
     def _write_ref(self, volume: str, name: str, value: VersionName, expected: VersionName | None) -> None:

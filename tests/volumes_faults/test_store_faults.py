@@ -21,7 +21,6 @@ from datastore.wrappers.faulty import BreakStream, Delay, Fault, FaultyStore, Ra
 from stowstore.config import ContainerPolicy
 from stowstore.versions.address import open_root_store
 from stowstore.versions.check import CheckDepth, check
-from stowstore.versions.errors import LeaseLost
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests import servers
@@ -266,7 +265,28 @@ def test_gateway_that_goes_away(gateway: servers.Server) -> None:
             assert not tripwire.is_armed
             gateway.start_gateway()
             assert tree_of(session.files) == expected
-            with suppress(LeaseLost):
-                session.commit()
+            session.commit()
             _require_newest(root, expected)
+
+    def blink() -> None:
+        gateway.stop_gateway()
+        threading.Timer(0.3, gateway.start_gateway).start()
+
+    tripwire = _Tripwire(store, "/packs/", blink)
+    with Session.write(Root(tripwire, base, root.format), VOLUME) as session:
+        _fill(session, 9)
+        expected = tree_of(session.files)
+        with suppress(TransientError):
+            session.commit()
+        _eventually(session.commit)
+        _require_newest(root, expected)
     store.close()
+
+
+def _eventually(act: Callable[[], object]) -> None:
+    """Does something that may fail for as long as a gateway starts."""
+    for _ in range(20):
+        with suppress(TransientError):
+            act()
+            return
+    raise AssertionError("the gateway is back, and still nothing can be done")
