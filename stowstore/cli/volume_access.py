@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -137,6 +139,7 @@ class Access:
     def write(self, root: Root, volume: str) -> Iterator[Session]:
         """A volume that may not exist yet, opened for one commit."""
         with (
+            _ended_in_order(),
             tempfile.TemporaryDirectory(prefix="stowstore-volume-") as directory,
             Session.write(root, volume, self._session_options(Path(directory))) as session,
         ):
@@ -188,6 +191,19 @@ def printable(name: str | bytes) -> str:
     """A name as it may be shown: what is no UTF-8 or would drive a terminal is escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A request to terminate ends this as an interrupt does, so that the lease and what is staged go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _address(text: str) -> VolumeAddress:

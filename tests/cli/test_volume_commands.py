@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -456,6 +458,28 @@ def test_a_volume_that_is_written_is_in_use(volume: Volume, data: str, root: str
         assert str(os.getpid()) in refused.err
         assert 0 == volume("ls", data).status
     assert 0 == volume("import", str(tree), data).status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_import_leaves_nothing_behind(
+    volume: Volume, data: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Interrupted or terminated while it waits for more, it lets the volume go as it was, with what it had staged."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    command = [sys.executable, "-m", "stowstore", "volume", "import", "-", data]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(staging)}
+    ) as running:
+        while not list((tmp_path / "root" / "leases").glob("*")) or not list(staging.iterdir()):
+            assert running.poll() is None
+            time.sleep(0.02)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    assert (130, b"interrupted") == (running.returncode, said.strip())
+    assert [] == list(staging.iterdir())
+    assert [] == list((tmp_path / "root" / "leases").glob("*"))
+    assert 2 == len(volume("log", data, "--json").json)
 
 
 def test_a_full_volume_stays_as_it_was(volume: Volume, root: str, tree: Path) -> None:
