@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -22,14 +21,10 @@ from stowstore.versions.errors import VolumeError
 from stowstore.versions.journals import BASE, PENDING, has_changes, journal_name, open_journal
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.numbering import advanced
 from stowstore.versions.root import Root
 
 __all__ = ["migrate_version", "migrate_volume"]
-
-#: How far numbers of inodes are advanced, at least and at most: an old store that is still in use cannot meet the new
-#: one's, and there is room for thousands of migrations below the step of forks.
-_LEAST: Final = 1 << 32
-_MOST: Final = 1 << 40
 
 
 def migrate_volume(
@@ -68,13 +63,13 @@ def migrate_volume(
                     f"{volume} has uncommitted changes, which a store in memory does not keep", hint="commit first"
                 )
             records = dict(old.load())
-            advanced = _advanced(_next_ino(root, chunks, newest, records.get(SUPERBLOCK)))
+            first = advanced(_next_ino(root, chunks, newest, records.get(SUPERBLOCK)))
             if records.get(SUPERBLOCK) is not None:
                 counters = Superblock.decode(records[SUPERBLOCK] or b"")
-                records[SUPERBLOCK] = msgspec.structs.replace(counters, next_ino=advanced).encode()
+                records[SUPERBLOCK] = msgspec.structs.replace(counters, next_ino=first).encode()
             made = None
             if newest is not None and head is not None:
-                made = _migrated(newest, volume, head, advanced, new_kind, produced_by)
+                made = _migrated(newest, volume, head, first, new_kind, produced_by)
             with _fresh(new_kind, new_meta_dir if new_meta_dir is not None else meta_dir) as new:
                 if new is not None:
                     pending = {} if made is None else {PENDING: made.id.encode()}
@@ -105,8 +100,8 @@ def migrate_version(
     """
     new_kind = _require_other(kind, new_kind)
     found = root.load(version)
-    advanced = _advanced(_next_ino(root, chunks, found, None))
-    made = _migrated(found, version.volume, version, advanced, new_kind, produced_by)
+    first = advanced(_next_ino(root, chunks, found, None))
+    made = _migrated(found, version.volume, version, first, new_kind, produced_by)
     root.write_manifest(made)
     return made
 
@@ -143,10 +138,6 @@ def _next_ino(root: Root, chunks: ChunkStore, manifest: Manifest | None, journal
             found, manifest.inode_offset, Superblock().next_ino if raw is None else Superblock.decode(raw).next_ino
         )
     return found if journalled is None else max(found, Superblock.decode(journalled).next_ino)
-
-
-def _advanced(next_ino: int) -> int:
-    return next_ino + _LEAST + secrets.randbelow(_MOST - _LEAST)
 
 
 @contextlib.contextmanager

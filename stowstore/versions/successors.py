@@ -21,6 +21,7 @@ from stowstore.versions.history import common_ancestor
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
 from stowstore.versions.merging import Conflicts, merge_snapshots
+from stowstore.versions.numbering import advanced
 from stowstore.versions.rewriting import publish
 from stowstore.versions.root import Root
 from stowstore.versions.ulid import new_ulid
@@ -83,6 +84,8 @@ def merge_version(
                 inode_count=superblock.inode_count,
                 index_bytes=ours.statistics.index_bytes + index.stored_bytes,
             ),
+            # The other side goes on from its own last number, which is the highest here now.
+            inode_offset=advanced(superblock.next_ino),
             metadata_store_type=ours.metadata_store_type,
             produced_by=produced_by,
             parent_produced_by=ours.produced_by,
@@ -119,8 +122,12 @@ def restore_version(
             created=datetime.now(UTC),
             message=message if message is not None else f"Restore {version.volume}@{version.id}",
             # Numbers of inodes that the versions in between have given out are not given out again.
-            inode_offset=max(
-                wanted.inode_offset, newest.inode_offset, _superblock(Snapshot(newest.snapshot, nodes)).next_ino
+            inode_offset=advanced(
+                max(
+                    wanted.inode_offset,
+                    newest.inode_offset,
+                    *(_superblock(Snapshot(version.snapshot, nodes)).next_ino for version in (wanted, newest)),
+                )
             ),
             produced_by=produced_by,
             parent_produced_by=newest.produced_by,
