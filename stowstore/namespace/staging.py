@@ -13,7 +13,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
 import tempfile
 import threading
 import time
@@ -23,31 +22,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import google_crc32c
-
 from datastore.errors import ConfigError
 from stowstore.chunks.block import BlockRef
 from stowstore.namespace.errors import posix_error
+from stowstore.namespace.staging_segments import (
+    JOURNAL_CODEC,
+    Buffer,
+    RetiredSegment,
+    Segment,
+    is_journal_reference,
+)
 
 __all__ = ["JOURNAL_CODEC", "Segment", "StagedPart", "StagingArea"]
 
 #: Bytes after which a new segment is begun.
 SEGMENT_BYTES: Final = 64 << 20
 
-#: Marks, in the place of a codec, a reference of a journal to staged data; no block has it.
-JOURNAL_CODEC: Final = 0xFF
-
-#: Small writes are gathered in memory up to this size; larger ones are written at once.
-_TAIL_BYTES: Final = 1 << 20
+#: Writes up to this size are gathered in memory; larger ones are written at once.
 _DIRECT_BYTES: Final = 256 << 10
 
 #: How often a writer that waits looks whether there is room, seconds.
 _POLL: Final = 0.02
-
-_STRETCH = struct.Struct(">III")
-_NO_NAME: Final = bytes(32)
-
-Buffer = bytes | bytearray | memoryview
 
 
 class StagedPart(NamedTuple):
@@ -88,8 +83,8 @@ class StagingArea:
         # What a former process has left, kept until the journal has said what of it is wanted.
         self._recoverable: dict[bytes, Segment] = {}
         self._wanted: set[bytes] = set()
-        self._retired: deque[_Retired] = deque()
-        self._waiting_for_journal: list[_Retired] = []
+        self._retired: deque[RetiredSegment] = deque()
+        self._waiting_for_journal: list[RetiredSegment] = []
         self._used = 0
         self._claim: int | None = None
         self._closed = False
@@ -161,7 +156,7 @@ class StagingArea:
         Raises:
             OSError: EIO where the segment is gone, or its bytes are not those that were written.
         """
-        if reference.codec != JOURNAL_CODEC or reference.name != _NO_NAME or self.directory is None:
+        if self.directory is None or not is_journal_reference(reference):
             return None
         segment = self._segments.get(reference.pack)
         start, length = reference.offset, reference.length
@@ -184,13 +179,13 @@ class StagingArea:
         recoverable.clear()
         self._reap()
 
-    def checkpoint(self) -> Sequence[_Retired]:
+    def checkpoint(self) -> Sequence[RetiredSegment]:
         """The segments that nobody but a journal refers to; see `reclaim`."""
         self._reap()
         with self._lock:
             return tuple(self._waiting_for_journal)
 
-    def reclaim(self, checkpoint: Sequence[_Retired]) -> None:
+    def reclaim(self, checkpoint: Sequence[RetiredSegment]) -> None:
         """Deletes the segments of a checkpoint: no journal refers to them any more."""
         if not checkpoint:
             return
@@ -289,229 +284,8 @@ class StagingArea:
                 self._used += segment.size
 
 
-class Segment:
-    """One append-only file of staged data; deletes itself when nobody holds it.
-
-    A segment that a journal has referred to is kept on disk by its area until the journal refers to it no more.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_dirty",
-        "_lock",
-        "_on_disk",
-        "_path",
-        "_pid",
-        "_proved",
-        "_retired",
-        "_stretches",
-        "_sums",
-        "_tail",
-        "descriptor",
-        "journalled",
-        "name",
-        "size",
-    )
-
-    def __init__(
-        self, name: bytes, descriptor: int, sums: int | None, path: Path | None, retired: deque[_Retired]
-    ) -> None:
-        self.name = name
-        self.descriptor = descriptor
-        #: Bytes taken, written out or not.
-        self.size = 0
-        #: Whether a journal may refer to it.
-        self.journalled = False
-        self._sums = sums
-        self._path = path
-        self._retired = retired
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._tail = bytearray()
-        self._on_disk = 0
-        self._stretches: list[bytes] = []
-        self._dirty = False
-        self._proved: list[tuple[int, int]] | None = None
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether something of it may not be on disk."""
-        return self._dirty
-
-    def journal_reference(self, start: int, length: int) -> BlockRef:
-        """What a journal keeps of a range, in the form of a block reference."""
-        self.journalled = True
-        return BlockRef(self.name, start, 0, length, JOURNAL_CODEC, _NO_NAME)
-
-    def append(self, data: memoryview) -> int:
-        """Takes a small piece into memory; its start.  The area's lock is held."""
-        with self._lock:
-            if len(self._tail) + len(data) > _TAIL_BYTES:
-                self._flush_tail()
-            start = self.size
-            self._tail += data
-            self.size += len(data)
-            self._dirty = True
-        return start
-
-    def reserve(self, length: int) -> int:
-        """The start of a stretch that `fill` will write.  The area's lock is held."""
-        with self._lock:
-            self._flush_tail()
-            start = self.size
-            self.size += length
-            self._on_disk = self.size
-            self._dirty = True
-        return start
-
-    def unreserve(self, start: int, length: int) -> bool:
-        """Gives back a stretch that could not be filled, if it is the last one.  The area's lock is held."""
-        with self._lock:
-            if start + length != self.size:
-                return False
-            self.size = self._on_disk = start
-        return True
-
-    def fill(self, start: int, data: Buffer) -> None:
-        """Writes a reserved stretch; when it raises, the stretch stays unused."""
-        _write(self.descriptor, memoryview(data), start)
-        if self._sums is not None:
-            stretch = _STRETCH.pack(start, len(data), _checksum(data))
-            with self._lock:
-                self._stretches.append(stretch)
-                self._dirty = True
-
-    def read(self, start: int, length: int) -> bytes:
-        """Bytes that were taken.
-
-        Raises:
-            OSError: EIO where the file is shorter than what was written to it.
-        """
-        if start + length > self._on_disk:
-            with self._lock:
-                before = max(self._on_disk - start, 0)
-                if before < length:
-                    begin = start + before - self._on_disk
-                    with memoryview(self._tail) as tail:
-                        rest = bytes(tail[begin : begin + length - before])
-                    return self._pread(start, before) + rest if before else rest
-        return self._pread(start, length)
-
-    def write_out(self, *, durable: bool) -> None:
-        """Hands everything to the operating system, and to the disk if it is to be durable."""
-        with self._lock:
-            self._flush_tail()
-            sums = self._sums
-            if sums is None:
-                self._dirty = False
-                return
-            if self._stretches:
-                _write(sums, memoryview(b"".join(self._stretches)), None)
-                self._stretches.clear()
-            if durable:
-                self._dirty = False
-        if durable:
-            try:
-                os.fdatasync(self.descriptor)
-                os.fdatasync(sums)
-            except OSError:
-                self._dirty = True
-                raise
-
-    def verify(self) -> None:
-        """Finds out, after a crash, what the checksums prove."""
-        assert self._sums is not None
-        self.size = self._on_disk = os.fstat(self.descriptor).st_size
-        listed = os.pread(self._sums, os.fstat(self._sums).st_size, 0)
-        proved: list[tuple[int, int]] = []
-        for at in range(0, len(listed) - _STRETCH.size + 1, _STRETCH.size):
-            start, length, expected = _STRETCH.unpack_from(listed, at)
-            data = os.pread(self.descriptor, length, start)
-            if len(data) == length and _checksum(data) == expected:
-                proved.append((start, start + length))
-        self._proved = _joined(proved)
-
-    def has(self, start: int, length: int) -> bool:
-        """Whether a range was written by this process, or is proved to be what an earlier one wrote."""
-        if self._proved is None:
-            return start + length <= self.size
-        return any(first <= start and start + length <= last for first, last in self._proved)
-
-    def _flush_tail(self) -> None:
-        tail = self._tail
-        if tail:
-            with memoryview(tail) as data:
-                _write(self.descriptor, data, self._on_disk)
-                if self._sums is not None:
-                    self._stretches.append(_STRETCH.pack(self._on_disk, len(tail), _checksum(data)))
-            self._on_disk += len(tail)
-            self._tail = bytearray()
-
-    def _pread(self, start: int, length: int) -> bytes:
-        data = os.pread(self.descriptor, length, start)
-        while len(data) < length:
-            more = os.pread(self.descriptor, length - len(data), start + len(data))
-            if not more:
-                raise posix_error(errno.EIO, f"staged data are gone from {self._path or 'memory'}")
-            data += more
-        return data
-
-    def __del__(self) -> None:
-        # A forked child owns neither the file nor the descriptor's meaning.
-        if os.getpid() != self._pid:
-            return
-        os.close(self.descriptor)
-        if self._sums is not None:
-            os.close(self._sums)
-        retired = _Retired(self.name, self._path, self.size, self.journalled)
-        if not retired.journalled:
-            retired.delete()
-        # No lock may be taken here: this can run anywhere.
-        self._retired.append(retired)
-
-
-class _Retired(NamedTuple):
-    """A segment that no object refers to any more."""
-
-    name: bytes
-    path: Path | None
-    size: int
-    journalled: bool
-
-    def delete(self) -> None:
-        if self.path is not None:
-            for path in (self.path, self.path.with_suffix(".sums")):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-
-
 def _file_name(name: bytes) -> str:
     return f"{name.hex()}.segment"
-
-
-def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Stretches with those that touch made one."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(stretches):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], stop)
-        else:
-            found.append((start, stop))
-    return found
-
-
-def _checksum(data: Buffer) -> int:
-    # The C code takes bytes only; `bytes` of bytes copies nothing.
-    found: int = google_crc32c.value(bytes(data))
-    return found
-
-
-def _write(descriptor: int, data: memoryview, offset: int | None) -> None:
-    while data:
-        written = os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
-        data = data[written:]
-        if offset is not None:
-            offset += written
 
 
 def _anonymous_file() -> int:
