@@ -15,24 +15,30 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby, islice
-from typing import Final, NamedTuple, Protocol
+from itertools import groupby
+from typing import Final
 
-from stowstore.chunks.block import BLOCK_BYTES, BlockRef
+from stowstore.chunks.block import BlockRef
 from stowstore.index.keys import extents_key, offset_of
-from stowstore.index.records import INLINE_EXTENTS, CorruptRecord, Extent, pack_extents, unpack_extents
+from stowstore.index.records import INLINE_EXTENTS
+from stowstore.namespace.extent_pieces import (
+    END,
+    INSIDE,
+    WINDOW_BYTES,
+    Move,
+    Piece,
+    Source,
+    StagedSource,
+    joined,
+    joins,
+    pack_pieces,
+    unpack_window,
+)
 from stowstore.namespace.interfaces import EncodedExtents, Scan
 
 __all__ = ["END", "WINDOW_BYTES", "ExtentMap", "Move", "Piece", "Source", "StagedSource", "unpack_window"]
 
-#: Aligned stretches of a file whose extents share a record; the largest block, so that a full one is one extent.
-WINDOW_BYTES: Final = BLOCK_BYTES
-
-#: Behind the last byte a file can have.
-END: Final = 1 << 63
-
 _SHIFT: Final = WINDOW_BYTES.bit_length() - 1
-_INSIDE: Final = WINDOW_BYTES - 1
 
 #: Extents a leaf holds before it is split, and after.
 _LEAF: Final = 512
@@ -40,37 +46,6 @@ _PART: Final = 256
 
 #: Records read at once, when one of an unloaded leaf is needed.
 _BATCH: Final = 64
-
-
-class StagedSource(Protocol):
-    """Something that holds bytes not yet in any block; compared by identity."""
-
-    def journal_reference(self, start: int, length: int) -> BlockRef:
-        """What a journal keeps of a range, in the form of a block reference."""
-        ...
-
-
-Source = BlockRef | StagedSource
-
-
-class Piece(NamedTuple):
-    """``length`` bytes of the file at ``offset`` are those of ``source`` from ``skip`` on."""
-
-    offset: int
-    length: int
-    skip: int
-    source: Source
-
-
-class Move(NamedTuple):
-    """Bytes that have got a new place: what was at ``skip`` of ``source`` is at ``new_skip`` of ``block``."""
-
-    offset: int
-    length: int
-    skip: int
-    source: Source
-    new_skip: int
-    block: BlockRef
 
 
 class _Leaf:
@@ -212,7 +187,7 @@ class ExtentMap:
     def put(self, offset: int, length: int, skip: int, source: Source) -> None:
         """Lets a range be bytes of a source from ``skip`` on, over what was there."""
         stop = offset + length
-        end = (offset | _INSIDE) + 1
+        end = (offset | INSIDE) + 1
         if stop <= end:
             self._splice(offset, stop, [Piece(offset, length, skip, source)])
             return
@@ -241,7 +216,7 @@ class ExtentMap:
         for offset, length, skip, source in pieces:
             position, left = offset + shift, length
             while left:
-                size = min(left, WINDOW_BYTES - (position & _INSIDE))
+                size = min(left, WINDOW_BYTES - (position & INSIDE))
                 cut.append(Piece(position, size, skip, source))
                 position += size
                 skip += size
@@ -306,9 +281,9 @@ class ExtentMap:
             if self._many_below:
                 changes.update((extents_key(ino, window << _SHIFT), None) for window in self._changed)
                 changes.update((extents_key(ino, window << _SHIFT), None) for window in self._all_windows())
-            return EncodedExtents(_pack(self.pieces(0, END)) if self.allocated else b"", False, changes)
+            return EncodedExtents(pack_pieces(self.pieces(0, END)) if self.allocated else b"", False, changes)
         for window, pieces in self.changed_windows():
-            changes[extents_key(ino, window << _SHIFT)] = _pack(pieces) if pieces else None
+            changes[extents_key(ino, window << _SHIFT)] = pack_pieces(pieces) if pieces else None
         return EncodedExtents(b"", True, changes)
 
     def _is_many(self) -> bool:
@@ -383,16 +358,16 @@ class ExtentMap:
             offset, length, skip, source = old[0]
             if offset < start:
                 new.insert(0, Piece(offset, start - offset, skip, source))
-        if low and new and _joins(left[low - 1], new[0]):
+        if low and new and joins(left[low - 1], new[0]):
             low -= 1
             old.insert(0, left[low])
             new.insert(0, left[low])
-        if new and high < len(right) and _joins(new[-1], right[high]):
+        if new and high < len(right) and joins(new[-1], right[high]):
             old.append(right[high])
             new.append(right[high])
             high += 1
         if len(new) > 1:
-            new = _joined(new)
+            new = joined(new)
         for piece in old:
             self.allocated -= piece[1]
             if piece[3].__class__ is not BlockRef:
@@ -446,7 +421,7 @@ class ExtentMap:
         """Reads the records from a position up to ``stop``, or a batch of them if that is further."""
         assert self._scan is not None
         ino, scan = self._scan
-        start = position & ~_INSIDE
+        start = position & ~INSIDE
         end = self._leaf_end(index)
         found: list[Piece] = []
         loaded_to = end
@@ -481,50 +456,3 @@ class ExtentMap:
     def _split_unloaded(self, start: int, pieces: list[Piece]) -> None:
         index = bisect_right(self._starts, start) - 1
         self._insert_loaded(index, start, start + WINDOW_BYTES, list(pieces))
-
-
-def unpack_window(offset: int, value: bytes) -> Iterator[Piece]:
-    """The extents of one record.
-
-    Raises:
-        CorruptRecord: they do not lie in the window that begins at ``offset``.
-    """
-    extents = unpack_extents(value)
-    if offset & _INSIDE or not extents or extents[0].offset < offset:
-        raise CorruptRecord(f"the extents from {offset} on do not begin there")
-    last = extents[-1]
-    if last.offset + last.length > offset + WINDOW_BYTES:
-        raise CorruptRecord(f"the extents from {offset} on reach out of their {WINDOW_BYTES} bytes")
-    return map(Piece._make, extents)
-
-
-def _pack(pieces: Iterable[Piece]) -> bytes:
-    return pack_extents(
-        [
-            Extent(offset, length, skip, source)
-            if isinstance(source, BlockRef)
-            else Extent(offset, length, 0, source.journal_reference(skip, length))
-            for offset, length, skip, source in pieces
-        ]
-    )
-
-
-def _joins(left: Piece, right: Piece) -> bool:
-    """Whether two extents are one: neighbours in the file, in one window, and in their source."""
-    return (
-        left[0] + left[1] == right[0]
-        and left[2] + left[1] == right[2]
-        and bool(right[0] & _INSIDE)
-        and (left[3] is right[3] or left[3] == right[3])
-    )
-
-
-def _joined(pieces: list[Piece]) -> list[Piece]:
-    found = pieces[:1]
-    for piece in islice(pieces, 1, None):
-        last = found[-1]
-        if _joins(last, piece):
-            found[-1] = Piece(last[0], last[1] + piece[1], last[2], last[3])
-        else:
-            found.append(piece)
-    return found
