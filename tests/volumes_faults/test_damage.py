@@ -31,7 +31,7 @@ BASE = DataReference("mem://main/root")
 VOLUME = "data"
 
 #: What a volume consists of, as patterns of keys, and what an error says of the loss of one.
-_KINDS = {
+_KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
     "data pack": ("root/packs/*", lambda key: key.rpartition("/")[2]),
     "index pack": ("root/index/*", lambda key: key.rpartition("/")[2]),
     "manifest": ("root/versions/*", lambda key: VOLUME),
@@ -147,7 +147,22 @@ def test_exchanged_objects_are_noticed(pristine: tuple[dict[str, bytes], Tree], 
         _read(_store_of({**objects, **turned}))
 
 
-_HOSTILE = [None, True, -1, 1 << 70, 1e308, "x", "", [], {}, [[]], {"id": 1}, "é" * 300, "../../x", "a\0b"]
+_HOSTILE: list[object] = [
+    None,
+    True,
+    -1,
+    1 << 70,
+    1e308,
+    "x",
+    "",
+    [],
+    {},
+    [[]],
+    {"id": 1},
+    "é" * 300,
+    "../../x",
+    "a\0b",
+]
 
 
 @pytest.mark.parametrize("kind", ["manifest", "head", "format"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from attrs import field, frozen
 
 from datastore.model import Metadata, WriteOptions
@@ -25,6 +26,7 @@ from datastore.wrappers.base import StoreWrapper, as_reference
 from stowstore.config import ContainerPolicy
 from stowstore.versions import session as session_module
 from stowstore.versions.address import open_root_store
+from stowstore.versions.journals import open_journal
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
@@ -139,8 +141,8 @@ def write_and_kill(place: Place, seed: int, length: int, point: Point) -> Story:
 def _write(pipe: Connection, place: Place, seed: int, length: int, point: Point, nth: int) -> None:
     try:
         halt = _Halt(pipe, point, nth)
-        opened = session_module.open_journal
-        session_module.open_journal = lambda *args: _Journal(opened(*args), halt)  # type: ignore[assignment,return-value]
+        monkeypatch = pytest.MonkeyPatch()
+        monkeypatch.setattr(session_module, "open_journal", lambda *args: _Journal(open_journal(*args), halt))
         store, base = open_root_store(place.root, create=ContainerPolicy.IF_MISSING)
         root = Root.open_or_create(_Halting(store, halt), base)
         with Session.write(root, VOLUME, options_of(place, upload_delay=0.0)) as session:
