@@ -91,8 +91,9 @@ def redact(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _structlog_is_configured() -> bool:
-    module = sys.modules.get("structlog")
-    return module is not None and module.is_configured()
+    # Another thread may be importing it right now: then it is there, unfinished, and nobody has configured it.
+    is_configured = getattr(sys.modules.get("structlog"), "is_configured", None)
+    return is_configured is not None and bool(is_configured())
 
 
 def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

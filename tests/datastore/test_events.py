@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import structlog
@@ -68,3 +70,9 @@ def test_secrets_are_masked(configured: LogCapture, name: str, value: object, sh
 
     assert shown == configured.entries[0][name]
     assert "hush" not in repr(redact({name: value}))
+
+
+def test_an_import_under_way_in_another_thread_is_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first lines of structlog's import and its last an event finds an unfinished module."""
+    monkeypatch.setitem(sys.modules, "structlog", ModuleType("structlog"))
+    assert not listening()
