@@ -170,6 +170,8 @@ class _Importer:
         known = attributes_or_none(self._files, parent, name)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
+            if known is not None and not stat.S_ISDIR(known.mode):
+                raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
             ino = known.ino if known is not None else self._files.mkdir(parent, name, 0o700, ROOT).ino
             self._directories[found.names] = ino
             self._later.append((ino, status))

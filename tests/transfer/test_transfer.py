@@ -178,6 +178,18 @@ def test_unreadable_sources_are_told(session: Session, tmp_path: Path) -> None:
         parts_of("a/../b")
 
 
+@pytest.mark.parametrize(("first", "second"), [("file", "directory"), ("directory", "file")])
+def test_what_is_in_the_way_is_told(session: Session, tmp_path: Path, first: str, second: str) -> None:
+    """A file does not silently become a directory by an import, nor a directory a file."""
+    for kind in (first, second):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "name").mkdir() if kind == "directory" else (tmp_path / kind / "name").touch()
+    import_directory(session.files, tmp_path / first)
+
+    with pytest.raises((NotADirectoryError, IsADirectoryError), match="in the way"):
+        import_directory(session.files, tmp_path / second)
+
+
 def test_small_files_share_packs(session: Session, tmp_path: Path) -> None:
     """Two thousand small files are a few objects in the store."""
     source = tmp_path / "many"
