@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, overload
 
 from stowstore.namespace.attributes import NOW, AttributeChanges
@@ -21,7 +21,7 @@ from stowstore.namespace.quota import FileSystemStatus
 from stowstore.namespace.renames import RenameFlags
 from stowstore.volumes.globbing import matching
 from stowstore.volumes.listing import DirEntry, Scan, stat_result
-from stowstore.volumes.paths import PathLike, Place, about, as_text, encoded, find, locate
+from stowstore.volumes.paths import PathLike, about, as_text, encoded, entry_of, find, locate
 from stowstore.volumes.streams import RawFile, flags_of, wrapped
 
 __all__ = ["DirEntry", "Files", "process_caller"]
@@ -184,7 +184,7 @@ class Files:
             try:
                 with self.scandir(here) as entries:
                     for entry in entries:
-                        (directories if entry.is_dir() else others).append(entry.name)
+                        (directories if _leads_to_directory(entry) else others).append(entry.name)
             except OSError as error:
                 if onerror is not None:
                     onerror(error)
@@ -197,7 +197,7 @@ class Files:
             waiting += [path for path in below if followlinks or not self.islink(path)]
 
     def glob(self, pattern: str, *, recursive: bool = True, include_hidden: bool = False) -> list[str]:
-        """The paths that match a pattern, ascending; ``**`` stands for any number of directories.
+        """The paths that match a pattern, ascending; ``**`` stands for any number of directories, not behind links.
 
         Names that begin with a dot are matched by such patterns only, unless ``include_hidden``.
         """
@@ -207,7 +207,7 @@ class Files:
         """Makes a directory."""
         files = self._source()
         with about(path):
-            place = self._place(files, path, follow=False)
+            place = entry_of(files, encoded(path), self._caller)
             files.mkdir(place.parent, place.name, mode, self._caller)
 
     def makedirs(self, path: PathLike, mode: int = 0o777, exist_ok: bool = False) -> None:
@@ -215,7 +215,9 @@ class Files:
         raw = encoded(path).rstrip(b"/") or b"/"
         above = os.path.dirname(raw)
         if above.strip(b"/") and not self.exists(above):
-            self.makedirs(above, exist_ok=True)
+            # What is in the way there shows when this one is made.
+            with suppress(FileExistsError):
+                self.makedirs(above)
         try:
             self.mkdir(raw if isinstance(os.fspath(path), bytes) else as_text(raw), mode)
         except FileExistsError:
@@ -226,7 +228,7 @@ class Files:
         """Removes an empty directory."""
         files = self._source()
         with about(path):
-            place = self._place(files, path, follow=False)
+            place = entry_of(files, encoded(path), self._caller)
             files.rmdir(place.parent, place.name, self._caller)
 
     def rmtree(self, path: PathLike) -> None:
@@ -252,7 +254,9 @@ class Files:
         """Removes a name of anything but a directory; files that are open live on until they are closed."""
         files = self._source()
         with about(path):
-            place = self._place(files, path, follow=False)
+            place = entry_of(files, encoded(path), self._caller)
+            if place.slash and place.attributes is not None and not place.is_directory:
+                raise posix_error(errno.ENOTDIR)
             files.unlink(place.parent, place.name, self._caller)
 
     unlink = remove
@@ -261,8 +265,10 @@ class Files:
         """Moves a name, atomically replacing what is there; with ``flags`` refusing to, or exchanging both."""
         files = self._source()
         with about(source, target):
-            old = self._place(files, source, follow=False)
-            new = self._place(files, target, follow=False)
+            old = entry_of(files, encoded(source), self._caller)
+            new = entry_of(files, encoded(target), self._caller)
+            if (old.slash or new.slash) and old.attributes is not None and not old.is_directory:
+                raise posix_error(errno.ENOTDIR)
             files.rename(old.parent, old.name, new.parent, new.name, self._caller, flags)
 
     def replace(self, source: PathLike, target: PathLike) -> None:
@@ -273,7 +279,9 @@ class Files:
         """Makes a symbolic link at ``path``; its text is kept as it is."""
         files = self._source()
         with about(target, path):
-            place = self._place(files, path, follow=False)
+            place = entry_of(files, encoded(path), self._caller)
+            if place.slash and place.attributes is None:
+                raise posix_error(errno.ENOENT)
             files.symlink(place.parent, place.name, encoded(target), self._caller)
 
     def readlink(self, path: PathLike) -> Any:
@@ -288,7 +296,9 @@ class Files:
         files = self._source()
         with about(source, target):
             ino = find(files, encoded(source), self._caller, follow=follow_symlinks).ino
-            place = self._place(files, target, follow=False)
+            place = entry_of(files, encoded(target), self._caller)
+            if place.slash and place.attributes is None:
+                raise posix_error(errno.ENOENT)
             files.link(ino, place.parent, place.name, self._caller)
 
     # -- attributes --------------------------------------------------------------------------------------------------
@@ -389,10 +399,10 @@ class Files:
 
     # -- private -----------------------------------------------------------------------------------------------------
 
-    def _place(self, files: FileSystem, path: PathLike, *, follow: bool) -> Place:
-        return locate(files, encoded(path), self._caller, follow=follow)
-
     def _opened(self, files: FileSystem, path: bytes, flags: int, permissions: int) -> tuple[int, int]:
+        if flags & os.O_CREAT and path.endswith(b"/"):
+            entry_of(files, path, self._caller)
+            raise posix_error(errno.EISDIR)
         # With O_EXCL a link at the end is something that exists, wherever it leads.
         place = locate(files, path, self._caller, follow=not flags & os.O_EXCL)
         found = place.attributes
@@ -402,8 +412,6 @@ class Files:
             return found.ino, files.open(found.ino, flags, self._caller)
         if not flags & os.O_CREAT:
             raise posix_error(errno.ENOENT)
-        if path.endswith(b"/"):
-            raise posix_error(errno.EISDIR)
         attributes, handle = files.create(place.parent, place.name, permissions, flags, self._caller)
         return attributes.ino, handle
 
@@ -418,7 +426,7 @@ class Files:
             files.release(handle)
 
     def _is_same(self, files: FileSystem, source: PathLike, target: PathLike) -> bool:
-        there = self._place(files, target, follow=True).attributes
+        there = locate(files, encoded(target), self._caller, follow=True).attributes
         return there is not None and there.ino == find(files, encoded(source), self._caller).ino
 
     def _change(self, path: PathLike, changes: AttributeChanges, *, follow: bool) -> None:
@@ -454,6 +462,14 @@ def _umask() -> int:
 
 def _shown(path: PathLike) -> str | bytes:
     return os.fspath(path)
+
+
+def _leads_to_directory(entry: DirEntry[Any]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that cannot be followed, such as one to itself.
+        return False
 
 
 def _raise(error: OSError) -> None:

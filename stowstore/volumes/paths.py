@@ -15,7 +15,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import Caller
 
-__all__ = ["MAX_LINKS_FOLLOWED", "PathLike", "Place", "about", "as_text", "encoded", "find", "locate"]
+__all__ = ["MAX_LINKS_FOLLOWED", "PathLike", "Place", "about", "as_text", "encoded", "entry_of", "find", "locate"]
 
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -26,11 +26,19 @@ _PATH_BYTES: Final = 4096
 
 
 class Place(NamedTuple):
-    """Where a path leads: a name in a directory, and what is there now, if anything."""
+    """Where a path leads: a name in a directory, and what is there now, if anything.
+
+    ``slash`` tells that the path ended with one, which only a directory may.
+    """
 
     parent: int
     name: bytes
     attributes: Attributes | None
+    slash: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        return self.attributes is not None and stat.S_ISDIR(self.attributes.mode)
 
 
 def encoded(path: PathLike) -> bytes:
@@ -49,6 +57,13 @@ def find(files: FileSystem, path: bytes, caller: Caller, *, follow: bool = True)
     if attributes is None:
         raise posix_error(errno.ENOENT)
     return attributes
+
+
+def entry_of(files: FileSystem, path: bytes, caller: Caller) -> Place:
+    """The entry a path names, to be made, moved or removed: a link at the end is meant itself, slash or not."""
+    bare = path.rstrip(b"/")
+    place = locate(files, bare or path, caller, follow=False)
+    return place._replace(slash=len(bare) < len(path))
 
 
 def locate(files: FileSystem, path: bytes, caller: Caller, *, follow: bool) -> Place:
