@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -271,22 +272,19 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        try:
-            self.files.close()
-            if self._writer is not None:
-                self._writer.close()
-        finally:
-            if self._metastore is not None:
-                if discard:
-                    self._metastore.destroy()
-                else:
-                    self._metastore.close()
-            self.files.content.close()
-            self.chunks.close()
-            if self.chunks.disk is not None:
-                self.chunks.disk.close()
+        # Last first; each is ended whatever becomes of the others: a full disk must not keep the lease.
+        with ExitStack() as ending:
             if self._lease is not None:
-                self._lease.release()
+                ending.callback(self._lease.release)
+            if self.chunks.disk is not None:
+                ending.callback(self.chunks.disk.close)
+            ending.callback(self.chunks.close)
+            ending.callback(self.files.content.close)
+            if self._metastore is not None:
+                ending.callback(self._metastore.destroy if discard else self._metastore.close)
+            if self._writer is not None:
+                ending.callback(self._writer.close)
+            ending.callback(self.files.close)
 
     def __enter__(self) -> Self:
         return self
