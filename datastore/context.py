@@ -105,7 +105,9 @@ class Limits:
         """
         left = self.remaining()
         if left is not None and seconds >= left:
-            raise DeadlineExceeded(f"the deadline of {self.seconds:g} s leaves no time to wait {round(seconds, 3):g} s more")
+            raise DeadlineExceeded(
+                f"the deadline of {self.seconds:g} s leaves no time to wait {round(seconds, 3):g} s more"
+            )
         if self.tokens:
             end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0:
