@@ -256,6 +256,8 @@ class ExtentMap:
             if window in self._changed and self._window(window) == below._window(window):
                 self._changed.discard(window)
         self._many_below = below._is_many()
+        if self._unloaded and not self._many_below:
+            self._take_unloaded(below)
         if self._wipes == below._wipes:
             self._wipes = 0
 
@@ -452,6 +454,13 @@ class ExtentMap:
         self._unloaded += (begin < start) + (stop < end) - 1
         self._starts[index : index + 1] = starts
         self._leaves[index : index + 1] = leaves
+
+    def _take_unloaded(self, below: ExtentMap) -> None:
+        """Fills what is not loaded from a fork that is: it has put all into one record, and the others are gone."""
+        for index in reversed(range(len(self._leaves))):
+            if self._leaves[index].extents is None:
+                begin, end = self._starts[index], self._leaf_end(index)
+                self._insert_loaded(index, begin, end, list(below.pieces(begin, end)))
 
     def _split_unloaded(self, start: int, pieces: list[Piece]) -> None:
         index = bisect_right(self._starts, start) - 1

@@ -191,6 +191,18 @@ Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, de
 TestMachine = Machine.TestCase
 
 
+def test_what_is_not_loaded_outlives_the_records_it_would_be_read_from() -> None:
+    """A fork that has come to fit into one record takes the others away; the map it is of still has all they held."""
+    machine = Machine()
+    for page in (0, 2, 4, 20, 40):
+        machine.write(page, 1, False)
+    machine.reopen()
+    machine.truncate(22)
+    machine.commit(0, False)
+    assert not machine.record.many_extents
+    holds(machine.extents, machine.pages)
+
+
 def scattered(count: int, gap: int = 2 * WINDOW_BYTES) -> tuple[dict[bytes, bytes], list[int]]:
     """Records of a file that has one small extent every ``gap`` bytes, and a list that counts what is read."""
     extents = ExtentMap()
