@@ -14,6 +14,7 @@ from benchmarks import comparing, inside
 from benchmarks.model import Row
 from benchmarks.report import Conditions, as_json, as_table, write_document
 from benchmarks.scale import FULL, QUICK, Scale
+from benchmarks.volumes import volumes
 
 __all__ = ["main"]
 
@@ -23,6 +24,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "disk": comparing.disk,
     "import": inside.imports,
     "layers": inside.layers,
+    "volumes": volumes,
 }
 
 

@@ -41,11 +41,15 @@ class Case:
 
 @frozen(kw_only=True)
 class Row:
-    """One line of the report; times in seconds and microseconds an operation, ``peak`` in bytes."""
+    """One line of the report; times in seconds and microseconds an operation, ``peak`` in bytes.
+
+    ``figure`` is what was measured besides or instead of time, with its unit.
+    """
 
     group: str
     what: str
     client: str
+    figure: str = ""
     wall: float | None = None
     cpu_us: float | None = None
     ratio: float | None = None

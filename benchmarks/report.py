@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,13 +17,16 @@ from benchmarks.model import Measure, Row
 
 __all__ = ["Conditions", "as_json", "as_markdown", "as_table", "write_document"]
 
-_COLUMNS = ("what", "client", "wall ms", "CPU µs/op", "ratio", "peak MiB", "target", "met")
+_COLUMNS = ("what", "client", "figure", "wall ms", "CPU µs/op", "ratio", "peak MiB", "target", "met")
+#: Of these, a group shows those it has anything in.
+_NUMBERS = frozenset({"figure", "wall ms", "CPU µs/op", "ratio", "peak MiB"})
 _TITLES = {
     "stub": "S3 against a stub: what the clients themselves cost",
     "radosgw": "S3 against Ceph's gateway",
     "disk": "Local disk",
     "import": "Import",
     "layers": "Layers over a store in memory",
+    "volumes": "Volumes",
 }
 _DISTRIBUTIONS = ("obstore", "minio", "boto3", "s3fs", "apache-libcloud")
 
@@ -79,12 +82,12 @@ def as_json(rows: Sequence[Row], conditions: Conditions) -> str:
 
 def as_table(rows: Sequence[Row], conditions: Conditions) -> str:
     """Aligned text, a block a group."""
-    cells = [_cells(row) for row in rows]
-    widths = [max(len(line[index]) for line in [_COLUMNS, *cells]) for index in range(len(_COLUMNS))]
     lines = list(conditions.lines())
     for group in dict.fromkeys(row.group for row in rows):
-        lines += ["", _TITLES.get(group, group), _aligned(_COLUMNS, widths)]
-        lines += [_aligned(line, widths) for row, line in zip(rows, cells, strict=True) if row.group == group]
+        columns, cells = _table(row for row in rows if row.group == group)
+        widths = [max(map(len, texts)) for texts in zip(columns, *cells, strict=True)]
+        lines += ["", _TITLES.get(group, group)]
+        lines += [_aligned(line, columns, widths) for line in (columns, *cells)]
     return "\n".join([*lines, "", _summary(rows)])
 
 
@@ -94,9 +97,10 @@ def as_markdown(rows: Sequence[Row], conditions: Conditions) -> str:
     lines += [f"- {line}" for line in conditions.lines()]
     lines += ["", _READING, "", _summary(rows)]
     for group in dict.fromkeys(row.group for row in rows):
-        lines += ["", f"## {_TITLES.get(group, group)}", ""]
-        lines += [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * 2}{'---:|' * 4}{'---|' * 2}"]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in rows if row.group == group]
+        columns, cells = _table(row for row in rows if row.group == group)
+        rules = "|".join("---:" if name in _NUMBERS else "---" for name in columns)
+        lines += ["", f"## {_TITLES.get(group, group)}", "", f"| {' | '.join(columns)} |", f"|{rules}|"]
+        lines += [f"| {' | '.join(line)} |" for line in cells]
     return "\n".join(lines) + "\n"
 
 
@@ -124,13 +128,25 @@ def _summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _table(rows: Iterable[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns of a group and the cells of its rows."""
+    lines = [_cells(row) for row in rows]
+    shown = [
+        index
+        for index, name in enumerate(_COLUMNS)
+        if name not in _NUMBERS or any(line[index] != "-" for line in lines)
+    ]
+    return tuple(_COLUMNS[index] for index in shown), [tuple(line[index] for index in shown) for line in lines]
+
+
 def _cells(row: Row) -> tuple[str, ...]:
-    if row.wall is None:
-        return (row.what, row.client, "-", "-", "-", "-", row.note, "")
+    if row.wall is None and not row.figure:
+        return (row.what, row.client, "-", "-", "-", "-", "-", row.note, "")
     return (
         row.what,
         row.client,
-        f"{row.wall * 1000:,.1f}",
+        row.figure or "-",
+        "-" if row.wall is None else f"{row.wall * 1000:,.1f}",
         "-" if row.cpu_us is None else f"{row.cpu_us:,.1f}",
         "-" if row.ratio is None else f"{row.ratio:.2f}{' wall' if row.measure is Measure.WALL else ''}",
         f"{row.peak / (1 << 20):,.0f}" if row.peak else "-",
@@ -139,10 +155,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(cells: Sequence[str], columns: Sequence[str], widths: Sequence[int]) -> str:
     padded = [
-        text.rjust(width) if 2 <= index <= 5 else text.ljust(width)
-        for index, (text, width) in enumerate(zip(cells, widths, strict=True))
+        text.rjust(width) if name in _NUMBERS else text.ljust(width)
+        for text, name, width in zip(cells, columns, widths, strict=True)
     ]
     return "  ".join(padded).rstrip()
 

@@ -10,11 +10,11 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 from benchmarks.clients import CLIENTS, LOCAL_CLIENTS, Client, Service
+from benchmarks.memory import forget_peak, peak_bytes
 
 __all__ = ["main"]
 
@@ -35,9 +35,9 @@ class Worker:
             "get_stream": self._get_stream,
             "list": self._list,
         }[verb](key, size)
-        _forget_peak()
+        forget_peak()
         wall, cpu = self._measure(act, order["count"], order["threads"])
-        return {"wall": wall, "cpu": cpu, "peak": _peak_bytes()}
+        return {"wall": wall, "cpu": cpu, "peak": peak_bytes()}
 
     def _put(self, key: str, size: int) -> Callable[[int], None]:
         data = b"\x5a" * size
@@ -87,23 +87,6 @@ class Worker:
 def _expect(wanted: int, found: int) -> None:
     if wanted != found:
         raise AssertionError(f"{wanted} were wanted, {found} found")
-
-
-def _forget_peak() -> None:
-    """Starts the peak of resident memory anew (proc(5), clear_refs)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        # Not permitted everywhere; the peak then includes what came before.
-        pass
-
-
-def _peak_bytes() -> int:
-    """The peak of this process; `getrusage` would also report that of the process it was forked from."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 def main(name: str, service: str) -> None:

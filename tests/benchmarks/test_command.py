@@ -29,13 +29,13 @@ def _conditions() -> Conditions:
     return Conditions.of(began=0.0, seconds=1.0, load_before=0.5)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_quick_run_measures_every_client_that_is_installed(tmp_path: Path) -> None:
-    """The command goes through S3 on the stub, local disk and the layers, and reports without an error."""
+    """The command goes through S3 on the stub, local disk, the layers and volumes, and reports without an error."""
     document = tmp_path / "benchmarks.md"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "--output", str(document)]
     run = subprocess.run(
-        [*command, "--only", "stub", "--only", "disk", "--only", "layers"],
+        [*command, "--only", "stub", "--only", "disk", "--only", "layers", "--only", "volumes"],
         cwd=_PROJECT,
         capture_output=True,
         text=True,
