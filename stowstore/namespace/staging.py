@@ -132,6 +132,11 @@ class StagingArea:
                 with self._lock:
                     if segment.unreserve(start, length):
                         self._used -= length
+                    if self._open is segment:
+                        self._open = None
+                # A full disk is relieved as a full area is: else not even a commit, which journals first, had room.
+                if self.on_full is not None:
+                    self.on_full()
                 raise
             parts.append(StagedPart(segment, start, length))
             taken += length
