@@ -69,17 +69,17 @@ class SnapshotRef:
             CorruptNode: it is something else.
         """
         try:
-            assert isinstance(data, dict)
+            if not isinstance(data, dict):
+                raise TypeError("it is no object")
             root, depth, deltas = data["root"], data["depth"], data["deltas"]
-            assert isinstance(depth, int)
-            assert 0 <= depth <= _MAX_DEPTH
-            assert len(deltas) <= _MAX_LISTED
+            if type(depth) is not int or not 0 <= depth <= _MAX_DEPTH or len(deltas) > _MAX_LISTED:
+                raise ValueError("it has too many levels or segments")
             tree = TreeRef(None if root is None else _block(root), depth)
             return cls(
                 tree=tree,
                 deltas=[DeltaRef(tuple(map(_block, delta["blocks"])), int(delta["records"])) for delta in deltas],
             )
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CorruptNode("the description of a snapshot is damaged") from error
 
 

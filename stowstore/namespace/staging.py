@@ -128,14 +128,15 @@ class StagingArea:
                 self._used += length
             try:
                 segment.fill(start, data if length == len(data) else view[taken : taken + length])
-            except OSError:
+            except OSError as error:
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 with self._lock:
                     if segment.unreserve(start, length):
                         self._used -= length
-                    if self._open is segment:
+                    if is_full and self._open is segment:
                         self._open = None
                 # A full disk is relieved as a full area is: else not even a commit, which journals first, had room.
-                if self.on_full is not None:
+                if is_full and self.on_full is not None:
                     self.on_full()
                 raise
             parts.append(StagedPart(segment, start, length))

@@ -132,20 +132,20 @@ class Manifest:
                     hint="use a newer release of stowstore",
                 )
             return cls._from_data(data)
-        except (ValueError, KeyError, TypeError, RecursionError, AssertionError, CorruptNode) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, CorruptNode) as error:
             raise CorruptManifest(f"a manifest cannot be read: {error}") from error
 
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Manifest:
-        assert is_ulid(data["id"]), "its id is none"
+        _require(is_ulid(data["id"]), "its id is none")
         for name in ("used_bytes", "inode_count", "index_bytes", "inode_offset"):
-            assert type(data[name]) is int, f"{name} is no number"
-            assert data[name] >= 0, f"{name} is negative"
+            _require(type(data[name]) is int, f"{name} is no number")
+            _require(data[name] >= 0, f"{name} is negative")
         for name in ("message", "metadata_store_type"):
-            assert data[name] is None or isinstance(data[name], str), f"{name} is no text"
-        assert isinstance(data["volume"], str), "volume is no text"
-        assert isinstance(data["parents"], list), "parents is no list"
-        assert data["message"] is None or len(data["message"]) <= _MAX_MESSAGE, "the message is too long"
+            _require(data[name] is None or isinstance(data[name], str), f"{name} is no text")
+        _require(isinstance(data["volume"], str), "volume is no text")
+        _require(isinstance(data["parents"], list), "parents is no list")
+        _require(data["message"] is None or len(data["message"]) <= _MAX_MESSAGE, "the message is too long")
         return cls(
             volume=data["volume"],
             id=data["id"],
@@ -166,3 +166,8 @@ class Manifest:
 def digest_of(raw: bytes) -> str:
     """The digest of a manifest's text, in hexadecimal."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
