@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -243,6 +243,7 @@ def sequential_write(order: Order) -> Answer:
     with _store(order) as (_, root), _writing(order, root, "stream") as session:
         files = session.files
         for turn in range(order["rounds"]):
+            os.sync()
             began = perf_counter()
             hasher = blake3()
             for piece in _pieces(source, _PIECE):
@@ -252,6 +253,7 @@ def sequential_write(order: Order) -> Answer:
                     target.write(piece)
             plain.append(perf_counter() - began)
             copy.unlink()
+            os.sync()
             # Another content each time, or the second round would find every block stored.
             began, at = perf_counter(), 0
             _, handle = files.create(1, b"stream-%d" % turn, 0o644, os.O_RDWR, ROOT)
@@ -264,17 +266,24 @@ def sequential_write(order: Order) -> Answer:
 
 
 def sequential_read(order: Order) -> Answer:
-    """Reads the file back by a session that has nothing yet, and the packs of the root as files; in turns."""
+    """Reads the file back by a session that has nothing yet, and the packs of the root as files; in turns.
+
+    With ``evict`` neither finds the packs in the kernel's cache.
+    """
     packs = sorted(path for path in Path(order["packs"]).rglob("*") if path.is_file())
     ours, plain, length = [], [], 0
     forget_peak()
     with _store(order) as (_, root):
         for turn in range(order["rounds"]):
+            if order["evict"]:
+                _evict(packs)
             began, size = perf_counter(), 0
             for path in packs:
                 for piece in _pieces(path, _READ):
                     size += len(piece)
             plain.append((perf_counter() - began) / size)
+            if order["evict"]:
+                _evict(packs)
             began, at = perf_counter(), 0
             with Session.read(root, root.head("stream")) as session:
                 ino = session.files.lookup(1, b"stream-%d" % turn, ROOT).ino
@@ -355,6 +364,14 @@ def walk(order: Order) -> Answer:
                         waiting.append(entry.ino)
             assert found >= order["files"], found
             return {"wall": perf_counter() - began, "peak": peak_bytes(), "grown": peak_bytes() - resident}
+
+
+def _evict(paths: Sequence[Path]) -> None:
+    """Takes files out of the kernel's cache."""
+    os.sync()
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _pieces(path: Path, size: int, *, skip: int = 0) -> Iterator[bytes]:
