@@ -135,6 +135,14 @@ class BlockReader:
                 results[position] = content if end - start == ref.length else content[start:end]
         return [results[position] for position in range(len(requests))]
 
+    def is_near(self, ref: BlockRef, start: int, length: int) -> bool:
+        """Whether a range of a block is in memory."""
+        memory = self._memory
+        if all(unit in memory for unit in _units(ref)):
+            return True
+        first, last = start // CHECKED_BYTES, (start + length - 1) // CHECKED_BYTES
+        return length <= ref.length // 4 and all((ref, stretch) in memory for stretch in range(first, last + 1))
+
     def prefetch(self, refs: Iterable[BlockRef]) -> None:
         """Begins to fetch blocks into memory that are about to be read, as many as half of it holds.
 

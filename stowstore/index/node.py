@@ -20,6 +20,7 @@ import msgspec
 
 from datastore.errors import StoreError
 from stowstore.chunks.block import BLOCK_BYTES, BLOCK_REF_BYTES, BlockRef
+from stowstore.chunks.patience import WouldWait
 
 __all__ = ["FAN_OUT", "LEAF_RECORDS", "CorruptNode", "Node", "NodeCache", "NodeReader", "NodeWriter", "encode_node"]
 
@@ -134,6 +135,16 @@ class NodeCache:
         elif node.level != level:
             raise CorruptNode(f"an index node of level {node.level} stands where level {level} should")
         return node
+
+    def get_near(self, ref: BlockRef, level: int) -> Node:
+        """The node of a reference, if it is in memory.
+
+        Raises:
+            WouldWait: it is not.
+        """
+        if ref.name not in self._nodes:
+            raise WouldWait
+        return self.get(ref, level)
 
     def preload(self, refs: Sequence[BlockRef], level: int) -> None:
         """Fetches nodes together that are about to be read one by one."""

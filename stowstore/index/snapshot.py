@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 
 from stowstore.chunks.block import BlockRef
+from stowstore.chunks.patience import WouldWait
 from stowstore.index.delta import DeltaRef, read_deltas, write_delta
 from stowstore.index.node import CorruptNode, NodeCache, NodeWriter
 from stowstore.index.tree import EMPTY_TREE, Tree, TreeRef, apply_changes
@@ -116,6 +117,20 @@ class Snapshot:
             return records[key]  # type: ignore[index]
         except KeyError:
             return self.tree.get(key)
+
+    def get_near(self, key: bytes) -> bytes | None:
+        """The same, out of memory.
+
+        Raises:
+            WouldWait: it has to be fetched.
+        """
+        records = self._records
+        if records is None:
+            raise WouldWait
+        try:
+            return records[key]
+        except KeyError:
+            return self.tree.get(key, near=True)
 
     def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The pairs from ``start`` to below ``stop``, ascending, fetched as it goes."""

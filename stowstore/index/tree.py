@@ -49,12 +49,12 @@ class Tree:
         self.ref = ref
         self.cache = cache
 
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
+    def get(self, key: bytes, *, near: bool = False) -> bytes | None:
+        """The value of a key, or None; with ``near`` out of memory, or `WouldWait`."""
         ref = self.ref.root
         if ref is None:
             return None
-        get = self.cache.get
+        get = self.cache.get_near if near else self.cache.get
         for level in range(self.ref.depth, 0, -1):
             node = get(ref, level)
             position = bisect_right(node.keys, key) - 1

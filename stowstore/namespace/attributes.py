@@ -39,6 +39,8 @@ class AttributeChanges:
     size: int | None = None
     atime: int | Moment | None = None
     mtime: int | Moment | None = None
+    #: Only a kernel that gathers writes sets it: it knows better than we when they were made.
+    ctime: int | None = None
 
 
 class AttributeOperations(Core):
@@ -86,6 +88,9 @@ class AttributeOperations(Core):
                 node.ctime = now
             if changes.atime is not None or changes.mtime is not None:
                 self._set_times(node, changes, now)
+            if changes.ctime is not None:
+                self._overlay.changed(node)
+                node.ctime = changes.ctime
             return node.attributes()
 
     def statfs(self) -> FileSystemStatus:

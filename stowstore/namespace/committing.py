@@ -22,8 +22,8 @@ from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.interfaces import Extents
 from stowstore.namespace.journal import Journal
+from stowstore.namespace.kernel import KernelOperations
 from stowstore.namespace.overlay import Frozen
-from stowstore.namespace.xattrs import XattrOperations
 
 __all__ = ["CommitOperations", "FrozenChanges"]
 
@@ -31,7 +31,7 @@ __all__ = ["CommitOperations", "FrozenChanges"]
 _BATCH: Final = 256
 
 
-class CommitOperations(XattrOperations):
+class CommitOperations(KernelOperations):
     """`freeze` and what ends it.  One commit is written at a time."""
 
     journal: Journal | None = None

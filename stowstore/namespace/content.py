@@ -184,6 +184,12 @@ class FileContent:
         parts.append(bytes(offset + size - position))
         return b"".join(parts)
 
+    def is_near(self, plan: Any) -> bool:
+        near = self._reader.is_near
+        return all(
+            near(source, skip, length) for _, length, skip, source in plan.pieces if isinstance(source, BlockRef)
+        )
+
     def truncate(self, node: FileNode, size: int) -> None:
         node.extents.drop(size, END)
 

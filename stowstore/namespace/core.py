@@ -59,6 +59,10 @@ class Core:
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, DirectoryStream] = {}
         self._next_handle = 1
+        #: How often a mount's kernel was given each inode; numbers only, since a kernel may know millions.
+        self._known: dict[int, int] = {}
+        #: Those of them that have lost their last name, and are held until the kernel forgets them.
+        self._pinned: set[int] = set()
         self._usage_read: Usage | None = None
         if read_only:
             self._overlay = Overlay(snapshot, first_new_ino=_EVERY_INODE, journalled=False)
@@ -181,6 +185,8 @@ class Core:
         usage.inode_count -= 1
         usage.used_bytes -= node.allocated
         self._overlay.remove(node)
+        if node.ino in self._known:
+            self._pin(node)
         if node.opens:
             usage.orphan_inodes += 1
             usage.orphan_bytes += node.allocated
@@ -190,6 +196,12 @@ class Core:
     def _hold(self, node: Inode, count: int = 1) -> None:
         node.opens += count
         self._overlay.opened[node.ino] = node
+
+    def _pin(self, node: Inode) -> None:
+        """Holds an inode without names that a mount's kernel knows."""
+        if node.ino not in self._pinned:
+            self._pinned.add(node.ino)
+            self._hold(node)
 
     def _let_go(self, node: Inode, count: int = 1) -> None:
         node.opens -= min(count, node.opens)

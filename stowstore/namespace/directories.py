@@ -174,6 +174,10 @@ class DirectoryOperations(AttributeOperations):
         stream.used = True
         return stream.read(cookie, count)
 
+    def may_wait_for_listing(self, handle: int) -> bool:
+        """Whether reading on may fetch something: the directory is in the version below."""
+        return self._open_directory(handle).is_stored
+
     def readdirplus(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
         """The same with present attributes; those of entries gone meanwhile are None."""
         entries = self.readdir(handle, cookie, count)

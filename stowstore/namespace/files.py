@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from enum import IntFlag
-from typing import Final
+from typing import Any, Final
 
 from stowstore.namespace.attributes import MAX_SIZE
 from stowstore.namespace.errors import posix_error
@@ -83,20 +83,13 @@ class FileOperations(RenameOperations):
         """Answers ``close``; what was written is in the file system already."""
         self._file(handle)
 
-    def retain(self, ino: int, count: int = 1) -> None:
-        """Keeps an inode alive without a handle, as long as a mount knows it."""
-        with self._lock:
-            self._hold(self._node(ino), count)
-
-    def forget(self, ino: int, count: int = 1) -> None:
-        """Takes back as many `retain`."""
-        with self._lock:
-            node = self._overlay.opened.get(ino)
-            if node is not None:
-                self._let_go(node, count)
-
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from an offset; fewer at the end of the file only."""
+        plan = self.plan_read(handle, offset, size)
+        return b"" if plan is None else self.content.fetch(plan)
+
+    def plan_read(self, handle: int, offset: int, size: int) -> Any:
+        """What it takes to read a range, for `Content.fetch`; None at the end of the file."""
         opened = self._file(handle)
         if not opened.readable:
             raise posix_error(errno.EBADF)
@@ -106,10 +99,9 @@ class FileOperations(RenameOperations):
         with self._lock:
             size = min(size, node.size - offset)
             if size <= 0:
-                return b""
+                return None
             self._extents(node)
-            plan = self.content.plan(node, offset, size)
-        return self.content.fetch(plan)
+            return self.content.plan(node, offset, size)
 
     def write(self, handle: int, offset: int, data: bytes | bytearray | memoryview, caller: Caller) -> int:
         """Writes at an offset, or at the end with ``O_APPEND``; all or nothing.

@@ -73,6 +73,11 @@ class DirectoryStream:
         self._last: bytes | None = None
         self._rewind(0)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether entries come from a snapshot, and not from memory alone."""
+        return self._snapshot is not None
+
     def read(self, cookie: int, count: int) -> list[DirectoryEntry]:
         """Up to so many entries behind a cookie; 0 is the start.  An empty list is the end."""
         if self._removed:

@@ -113,6 +113,10 @@ class Content(Protocol):
         """The bytes of a plan, exactly as many as planned, zeros for holes; without the lock; once a plan."""
         ...
 
+    def is_near(self, plan: Any) -> bool:
+        """Whether a plan can be fetched without waiting for the store or the disk cache."""
+        ...
+
     def truncate(self, node: FileNode, size: int) -> None:
         """Drops what lies at or behind ``size`` (under the lock)."""
         ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
+from stowstore.chunks.patience import must_not_wait
 from stowstore.index.keys import entry_key, inode_key
 from stowstore.index.records import EntryRecord, InodeRecord
 from stowstore.index.snapshot import Snapshot
@@ -309,9 +310,13 @@ class Overlay:
         return None if raw is None else EntryRecord.decode(raw)
 
     def _fetch(self, key: bytes) -> bytes | None:
-        """Reads a record of the snapshot and leaves it for `_stored`; dictionary operations need no lock here."""
+        """Reads a record of the snapshot and leaves it for `_stored`; dictionary operations need no lock here.
+
+        Raises:
+            WouldWait: it has to be fetched, and this thread must not wait.
+        """
         snapshot = self.snapshot
-        raw = snapshot.get(key)
+        raw = snapshot.get_near(key) if must_not_wait() else snapshot.get(key)
         if len(self._fetched) >= _MOST_FETCHED:
             self._fetched.clear()
         self._fetched[key] = (snapshot, raw)

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from datastore.errors import ConfigError
 from stowstore.chunks.block import BlockRef
+from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.staging_segments import (
     JOURNAL_CODEC,
@@ -104,10 +105,13 @@ class StagingArea:
 
         Raises:
             OSError: ENOSPC where neither waiting nor the disk gives room; nothing of the data is kept.
+            WouldWait: there is no room now, and this thread must not wait.
         """
         view = memoryview(data).cast("B")
         size = len(view)
         if self._used + size > self.max_bytes:
+            if must_not_wait():
+                raise WouldWait
             self._wait_for_room(size)
         if size <= _DIRECT_BYTES:
             with self._lock:
