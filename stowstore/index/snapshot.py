@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
 from attrs import evolve, field, frozen
@@ -155,6 +155,23 @@ class Snapshot:
         if waiting is not None:
             yield waiting
             yield from pairs
+
+    def having(
+        self, values: Set[bytes], start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs of a range whose value is one of ``values``, in no order; many times as fast as `scan`."""
+        records = self.unmerged
+        keys = self._sorted_keys()
+        last = len(keys) if stop is None else bisect_left(keys, stop)
+        for key in keys[bisect_left(keys, start) : last]:
+            value = records[key]
+            if value is not None and value in values:
+                yield key, value
+        for found, held in self.tree.leaves(start, stop):
+            if not values.isdisjoint(held):
+                for key, value in zip(found, held, strict=True):
+                    if value in values and key not in records:
+                        yield key, value
 
     def with_changes(self, ref: SnapshotRef, changes: Mapping[bytes, bytes | None]) -> Snapshot:
         """The snapshot that a commit of ``changes`` on this one has made, without fetching back what is known."""

@@ -69,23 +69,30 @@ class Tree:
 
     def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The pairs from ``start`` to below ``stop``, ascending; nodes are fetched as it goes."""
-        if self.ref.root is not None:
-            yield from self._scan(self.ref.root, self.ref.depth, start, stop)
+        for keys, values in self.leaves(start, stop):
+            yield from zip(keys, values, strict=True)
 
-    def _scan(self, ref: BlockRef, level: int, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    def leaves(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The same leaf by leaf: keys and their values."""
+        if self.ref.root is not None:
+            yield from self._leaves(self.ref.root, self.ref.depth, start, stop)
+
+    def _leaves(
+        self, ref: BlockRef, level: int, start: bytes, stop: bytes | None
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         node = self.cache.get(ref, level)
         keys = node.keys
         if level == 0:
             first = bisect_left(keys, start)
             last = len(keys) if stop is None else bisect_left(keys, stop)
-            yield from zip(keys[first:last], node.values[first:last], strict=True)
+            yield keys[first:last], node.values[first:last]
             return
         first = max(bisect_right(keys, start) - 1, 0)
         last = len(keys) if stop is None else bisect_left(keys, stop)
         for position in range(first, last):
             if level == 1 and (position - first) % _AHEAD == 0 and last - position > 1:
                 self.cache.preload([node.child(near) for near in range(position, min(position + _AHEAD, last))], 0)
-            yield from self._scan(node.child(position), level - 1, start, stop)
+            yield from self._leaves(node.child(position), level - 1, start, stop)
 
 
 def build_tree(items: Iterable[tuple[bytes, bytes]], writer: NodeWriter) -> TreeRef:

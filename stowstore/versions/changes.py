@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from enum import StrEnum
 
 from attrs import frozen
@@ -44,6 +44,8 @@ class PathFinder:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._paths: dict[int, bytes | None] = {keys.ROOT_INODE: b""}
+        #: Names found ahead, with the directories they are in.
+        self._steps: dict[int, tuple[int, bytes]] = {}
 
     def path(self, ino: int) -> bytes | None:
         """A path of an inode, of a file with several names one of them; None when it has none."""
@@ -69,6 +71,27 @@ class PathFinder:
             self._paths[child] = path
         return self._paths.get(ino)
 
+    def prepare(self, inodes: Iterable[int]) -> None:
+        """Finds the names of many inodes together: each directory they lie in is looked through once."""
+        wanted: dict[int, dict[bytes, int]] = {}
+        for ino in inodes:
+            if ino in self._paths or ino in self._steps:
+                continue
+            raw = self._snapshot.get(keys.inode_key(ino))
+            if raw is not None:
+                record = InodeRecord.decode(raw)
+                entry = EntryRecord(ino, stat.S_IFMT(record.mode)).encode()
+                wanted.setdefault(record.parent, {})[entry] = ino
+        for parent, entries in wanted.items():
+            prefix = keys.entry_prefix(parent)
+            left = dict(entries)
+            for key, value in self._snapshot.having(left.keys(), prefix, keys.after_prefix(prefix)):
+                ino = left.pop(value, None)
+                if ino is not None:
+                    self._steps[ino] = (parent, keys.name_of(key))
+                if not left:
+                    break
+
     def child(self, parent: int, name: bytes) -> bytes | None:
         """The path of a name in a directory."""
         above = self.path(parent)
@@ -77,20 +100,23 @@ class PathFinder:
         return above + b"/" + name if above else name
 
     def _step(self, ino: int) -> tuple[int, bytes] | None:
+        known = self._steps.get(ino)
+        if known is not None:
+            return known
         raw = self._snapshot.get(keys.inode_key(ino))
         if raw is None:
             return None
         record = InodeRecord.decode(raw)
-        found = self._named(ino, keys.entry_prefix(record.parent))
+        entry = {EntryRecord(ino, stat.S_IFMT(record.mode)).encode()}
+        found = self._named(entry, keys.entry_prefix(record.parent))
         if found is None and not stat.S_ISDIR(record.mode):
             # The name it was given last is gone, others may be left: only then the whole index is looked through.
-            found = self._named(ino, keys.ENTRY)
+            found = self._named(entry, keys.ENTRY)
         return found
 
-    def _named(self, ino: int, prefix: bytes) -> tuple[int, bytes] | None:
-        for key, value in self._snapshot.scan(prefix, keys.after_prefix(prefix)):
-            if EntryRecord.decode(value).ino == ino:
-                return keys.inode_of(key), keys.name_of(key)
+    def _named(self, entry: Set[bytes], prefix: bytes) -> tuple[int, bytes] | None:
+        for key, _ in self._snapshot.having(entry, prefix, keys.after_prefix(prefix)):
+            return keys.inode_of(key), keys.name_of(key)
         return None
 
 
@@ -109,6 +135,7 @@ def path_changes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
             _tell_entry(key, was, now, before, after, found, told)
         elif kind in (keys.INODE, keys.EXTENTS, keys.XATTR):
             touched.add(keys.inode_of(key))
+    after.prepare(touched - told)
     for ino in touched - told:
         change = _inode_change(ino, old, new, after)
         if change is not None:
