@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
 from typing import Any, Final
 
 from attrs import evolve, field, frozen
@@ -157,7 +157,7 @@ class Snapshot:
             yield from pairs
 
     def having(
-        self, values: Set[bytes], start: bytes = b"", stop: bytes | None = None
+        self, values: AbstractSet[bytes], start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """The pairs of a range whose value is one of ``values``, in no order; many times as fast as `scan`."""
         records = self.unmerged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Set as AbstractSet
 from enum import StrEnum
 
 from attrs import frozen
@@ -86,9 +86,8 @@ class PathFinder:
             prefix = keys.entry_prefix(parent)
             left = dict(entries)
             for key, value in self._snapshot.having(left.keys(), prefix, keys.after_prefix(prefix)):
-                ino = left.pop(value, None)
-                if ino is not None:
-                    self._steps[ino] = (parent, keys.name_of(key))
+                if value in left:
+                    self._steps[left.pop(value)] = (parent, keys.name_of(key))
                 if not left:
                     break
 
@@ -114,7 +113,7 @@ class PathFinder:
             found = self._named(entry, keys.ENTRY)
         return found
 
-    def _named(self, entry: Set[bytes], prefix: bytes) -> tuple[int, bytes] | None:
+    def _named(self, entry: AbstractSet[bytes], prefix: bytes) -> tuple[int, bytes] | None:
         for key, _ in self._snapshot.having(entry, prefix, keys.after_prefix(prefix)):
             return keys.inode_of(key), keys.name_of(key)
         return None
