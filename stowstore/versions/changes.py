@@ -128,16 +128,20 @@ def path_changes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
     before, after = PathFinder(old), PathFinder(new)
     found: dict[bytes, Change] = {}
     touched: set[int] = set()
+    attributed: set[int] = set()
     told: set[int] = set()
     for key, was, now in diff_snapshots(old, new):
         kind = key[:1]
         if kind == keys.ENTRY:
             _tell_entry(key, was, now, before, after, found, told)
-        elif kind in (keys.INODE, keys.EXTENTS, keys.XATTR):
+        elif kind in (keys.INODE, keys.EXTENTS):
             touched.add(keys.inode_of(key))
+        elif kind == keys.XATTR:
+            attributed.add(keys.inode_of(key))
+    touched |= attributed
     after.prepare(touched - told)
     for ino in touched - told:
-        change = _inode_change(ino, old, new, after)
+        change = _inode_change(ino, old, new, after, has_other_xattrs=ino in attributed)
         if change is not None:
             found.setdefault(change.path.encode("utf-8", "surrogateescape"), change)
     for path in sorted(found):
@@ -173,7 +177,9 @@ def _tell_entry(
         found[new_path] = Change(_text(new_path), kind, _is_directory(new_entry))
 
 
-def _inode_change(ino: int, old: Snapshot, new: Snapshot, finder: PathFinder) -> Change | None:
+def _inode_change(
+    ino: int, old: Snapshot, new: Snapshot, finder: PathFinder, *, has_other_xattrs: bool
+) -> Change | None:
     key = keys.inode_key(ino)
     was, now = old.get(key), new.get(key)
     if now is None or was is None:
@@ -184,7 +190,7 @@ def _inode_change(ino: int, old: Snapshot, new: Snapshot, finder: PathFinder) ->
         return None
     before, after = InodeRecord.decode(was), InodeRecord.decode(now)
     if stat.S_ISDIR(after.mode):
-        if _owner(before) == _owner(after) and not (before.xattrs or after.xattrs):
+        if _owner(before) == _owner(after) and not has_other_xattrs:
             return None
         return Change(_text(path), ChangeKind.ATTRIBUTES, True)
     same = (before.size, before.target, before.extents, before.rdev) == (
