@@ -64,6 +64,7 @@ class FileContent:
         self._max_extents = max_extents_per_window
         self._early_blocks = EarlyBlocks()
         self._early: EarlyUploader | None = None
+        self._relieve_all: Callable[[], None] | None = None
         self._flushing = threading.Lock()
         # Maps that may have staged data, with their inode numbers: what a full staging area can be relieved of.
         self._written: weakref.WeakKeyDictionary[ExtentMap, int] = weakref.WeakKeyDictionary()
@@ -86,12 +87,27 @@ class FileContent:
         def relieve() -> None:
             self._relieve(writer, lock, moved)
 
+        self._relieve_all = relieve
         self._early = EarlyUploader(writer, self._reader, self._early_blocks, delay=delay, lock=lock, relieve=relieve)
         self.staging.on_full = self._early.make_room
+
+    @property
+    def staged_bytes(self) -> int:
+        return self.staging.used
+
+    def upload(self) -> None:
+        """Uploads what is staged now, and returns when the store has it; files then refer to the blocks.
+
+        Raises:
+            StoreError: the store failed; everything is staged still.
+        """
+        if self._relieve_all is not None:
+            self._relieve_all()
 
     def close(self) -> None:
         """Ends background work and closes the staging area."""
         self.staging.on_full = None
+        self._relieve_all = None
         if self._early is not None:
             self._early.close()
             self._early = None

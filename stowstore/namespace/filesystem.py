@@ -55,6 +55,14 @@ class FileSystem(CommitOperations):
         """Begins to upload what has been written, in the background, to the writer that commits use as well."""
         self.content.upload_early(writer, delay=delay, lock=self._lock, moved=self._uploaded)
 
+    def upload(self) -> None:
+        """Returns when the bytes of all files written so far are in the store; they are published by a commit only.
+
+        Raises:
+            StoreError: the store failed; nothing is lost, and it can be tried again.
+        """
+        self.content.upload()
+
     def _uploaded(self, ino: int) -> None:
         """Told under the lock that a file's staged data now lie in blocks: the journal must refer to those."""
         if self._overlay.unjournalled is not None:

@@ -172,6 +172,15 @@ class Content(Protocol):
         """Begins to upload in the background; ``moved`` is told, under the lock, which files refer to blocks now."""
         ...
 
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes that are not uploaded yet."""
+        ...
+
+    def upload(self) -> None:
+        """Uploads what is staged, without the lock, and returns when the store has it."""
+        ...
+
     def close(self) -> None:
         """Ends background work and gives the staging area up."""
         ...

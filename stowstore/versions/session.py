@@ -207,6 +207,10 @@ class Session:
     def read_only(self) -> bool:
         return self._lease is None
 
+    def at(self, version: VersionName) -> Session:
+        """Another version of the root, opened for reading in the same way."""
+        return Session.read(self.root, version, self._options)
+
     def commit(self, options: CommitOptions | None = None) -> Manifest:
         """Publishes the present state as the newest version, and goes on.
 

@@ -21,6 +21,7 @@ from stowstore.durations import parse_duration
 from stowstore.index.keys import ROOT_INODE
 from stowstore.index.node import NodeCache
 from stowstore.index.snapshot import Snapshot, SnapshotRef
+from stowstore.mounts.options import MountOptions
 from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.metastore import choose_kind
@@ -38,6 +39,15 @@ from stowstore.versions.successors import merge_version, restore_version
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Change, LogEntry, Merge, VolumeUsage
 from stowstore.volumes.lineage import current_producer
+from stowstore.volumes.mounting import (
+    ask,
+    await_end,
+    control_answers,
+    default_mount_path,
+    mount,
+    published,
+    take_down,
+)
 from stowstore.volumes.registry import Key, OpenOptions, OpenVolume, registry
 
 if TYPE_CHECKING:
@@ -115,9 +125,20 @@ class BlockingVolume(Generic[V]):
         """
         return registry.require(self._key).files
 
+    @property
+    def mount_path(self) -> Path | None:
+        """See `Volume.mount_path`."""
+        return registry.mount_of(self._key)
+
+    def unmount(self, *, timeout: float | None = None, force: bool = False) -> None:
+        """See `Volume.unmount`."""
+        take_down(self._volume, timeout=timeout, force=force)
+
     def close(self) -> None:
         """See `Volume.close`."""
         with registry.changing(self._key):
+            if registry.mount_of(self._key) is not None:
+                self.unmount()
             opened = registry.find(self._key)
             if opened is not None:
                 registry.remove(self._key, "was closed", self._volume.locator)
@@ -279,6 +300,26 @@ class BlockingROVolume(BlockingVolume["ROVolume"]):
                 opened = self._open_session(options, lambda how: Session.read(root, name, how))
             return opened.files
 
+    def mount(
+        self,
+        mount_path: Directory = None,
+        meta_dir: Directory = None,
+        cache_dir: Directory = None,
+        timeout: float | None = None,
+        attr_cache: float = 60.0,
+        entry_cache: float = 60.0,
+        dir_entry_cache: float = 60.0,
+        *,
+        options: MountOptions | None = None,
+    ) -> Path:
+        """See `ROVolume.mount`."""
+        path = _directory(mount_path) or default_mount_path(f"{self._volume.name}@{self._newest().id}")
+        opening = {} if cache_dir is None else {"cache_dir": _directory(cache_dir)}
+        told = evolve(
+            options or MountOptions(), attr_cache=attr_cache, entry_cache=entry_cache, dir_entry_cache=dir_entry_cache
+        )
+        return mount(self._volume, path, opening, told, timeout=timeout)
+
     def fork(self, name: str | None = None, meta_dir: Directory = None, timeout: float | None = None) -> RWVolume:
         """See `ROVolume.fork`."""
         with _within(timeout):
@@ -334,25 +375,84 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             opened = registry.find(self._key) if plain else self._again(options)
             return (opened or self._begin(options)).files
 
+    def mount(
+        self,
+        mount_path: Directory = None,
+        meta_dir: Directory = None,
+        cache_dir: Directory = None,
+        timeout: float | None = None,
+        writeback: bool = True,
+        upload_delay: str | float | None = None,
+        max_uploads: int = 50,
+        attr_cache: float = 60.0,
+        entry_cache: float = 60.0,
+        dir_entry_cache: float = 60.0,
+        read_only: bool = False,
+        *,
+        options: MountOptions | None = None,
+    ) -> Path:
+        """See `RWVolume.mount`."""
+        path = _directory(mount_path) or default_mount_path(self._volume.name)
+        opening: dict[str, Any] = {"read_only": read_only, "max_uploads": max_uploads}
+        if not read_only:
+            opening |= {"meta_dir": _directory(meta_dir) or registry.preferred_meta_dir(self._key)}
+            opening |= {"upload_delay": upload_delay if writeback else None}
+        if cache_dir is not None:
+            opening["cache_dir"] = _directory(cache_dir)
+        told = evolve(
+            options or MountOptions(),
+            attr_cache=attr_cache,
+            entry_cache=entry_cache,
+            dir_entry_cache=dir_entry_cache,
+            writeback=writeback,
+        )
+        return mount(self._volume, path, opening, told, timeout=timeout)
+
     def close(self, *, discard: bool = False) -> None:
         """See `RWVolume.close`."""
         with registry.changing(self._key):
+            if registry.mount_of(self._key) is not None:
+                self.unmount()
             opened = registry.find(self._key)
             if opened is not None:
                 registry.remove(self._key, "was closed", self._volume.locator)
                 opened.session.close(discard=discard)
 
     def commit(
-        self, message: str | None = None, *, meta_dir: Directory = None, timeout: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        mount_path: Directory = None,
+        meta_dir: Directory = None,
+        timeout: float | None = None,
     ) -> ROVolume:
         """See `RWVolume.commit`."""
+        where = self._mounted_at(mount_path)
+        if where is not None:
+            return self._published_by(ask(where, "commit", message=_text(message), timeout=timeout))
         with _within(timeout), self._writing(meta_dir) as opened:
             return self._volume._version(opened.session.commit(_said(message)))
 
     def finalize(
-        self, message: str | None = None, *, meta_dir: Directory = None, timeout: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        mount_path: Directory = None,
+        meta_dir: Directory = None,
+        timeout: float | None = None,
     ) -> ROVolume:
         """See `RWVolume.finalize`."""
+        where = self._mounted_at(mount_path)
+        if where is not None:
+            try:
+                version = self._published_by(ask(where, "finalize", message=_text(message), timeout=timeout))
+            except BaseException:
+                if not control_answers(where):
+                    registry.note_unmount(self._key, "was unmounted, and what could not be published is in its journal")
+                raise
+            await_end(where)
+            registry.note_unmount(self._key, f"was finalized as {version.locator}")
+            return version
         with registry.changing(self._key), _within(timeout), self._writing(meta_dir) as opened:
             version = self._volume._version(opened.session.commit(_said(message)))
             registry.remove(self._key, f"was finalized as {version.locator}", version.locator)
@@ -364,6 +464,7 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
         name: str | None = None,
         as_: Literal["rw", "ro"] = "rw",
         *,
+        mount_path: Directory = None,
         meta_dir: Directory = None,
         timeout: float | None = None,
     ) -> RWVolume | ROVolume:
@@ -374,7 +475,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             root = self._root()
             forked = _fork_name(root, self._volume.name, name)
             opened = registry.find(self._key)
-            if opened is None:
+            where = self._mounted_at(mount_path)
+            if where is not None:
+                version = VolumeAddress.parse(ask(where, "fork", name=forked)["locator"]).version_name
+            elif opened is None:
                 version = self._newest()
                 root.set_head(forked, version, None)
             else:
@@ -450,6 +554,15 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _mounted_at(self, path: Directory) -> Path | None:
+        """Where the volume is mounted: as it was said, or by this process."""
+        return _directory(path) or registry.mount_of(self._key)
+
+    def _published_by(self, answer: dict[str, Any]) -> ROVolume:
+        """The version that a daemon says it has published."""
+        registry.note_version(self._key, answer["locator"])
+        return self._volume._version(published(self._volume, answer["locator"]))
 
     def _newest(self) -> VersionName:
         opened = registry.find(self._key)
@@ -536,6 +649,9 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
     def _between_sessions(self) -> Iterator[Root]:
         """With everything committed and nobody writing, for a version that is made elsewhere; opens again after it."""
         with registry.changing(self._key):
+            where = registry.mount_of(self._key)
+            if where is not None:
+                raise VolumeError(f"volume {self._volume.name!r} is mounted at {where}", hint="unmount it first")
             opened = registry.find(self._key)
             was_open = opened is not None
             if opened is None:
@@ -588,6 +704,11 @@ def _said(message: str | None) -> CommitOptions:
     if message is not None and not isinstance(message, str):
         raise ConfigError(f"a message is text, not {type(message).__name__}")
     return CommitOptions(message=message, produced_by=current_producer())
+
+
+def _text(message: object) -> str | None:
+    """A message that goes over a socket."""
+    return _said(message).message  # type: ignore[arg-type]
 
 
 def _directory(path: Directory) -> Path | None:

@@ -79,6 +79,8 @@ class _State:
     #: What became of volumes that were open, and the newest version they left.
     ended: dict[Key, tuple[str, str | None]] = field(factory=dict)
     roots: dict[tuple[str, str | None], Root] = field(factory=dict)
+    #: Where volumes are mounted by a daemon of this process.
+    mounts: dict[Key, Path] = field(factory=dict)
     lock: threading.Lock = field(factory=threading.Lock)
     locks: dict[Key, threading.RLock] = field(factory=dict)
 
@@ -102,6 +104,10 @@ class Registry:
             self._access[root] = _Access(dict(options or {}), key)
             for known in [known for known in self._state.roots if known[0] == root]:
                 del self._state.roots[known]
+
+    def options_of(self, root: str) -> Mapping[str, str]:
+        """What a root was configured with beside its URL."""
+        return self._access.get(root, _Access()).options
 
     def key_source(self, root: str) -> KeySource | None:
         """The key of an encrypted root, where one was given."""
@@ -177,6 +183,28 @@ class Registry:
         with self._state.lock:
             self._state.ended[key] = (became, locator)
             return self._state.opened.pop(key, None)
+
+    def note_mount(self, key: Key, path: Path, locator: str | None) -> None:
+        """Says that a daemon serves a volume at a path."""
+        with self._state.lock:
+            self._state.mounts[key] = path
+            self._state.ended[key] = (f"is mounted at {path}, where its files are", locator)
+
+    def note_version(self, key: Key, locator: str) -> None:
+        """Says that a mounted volume has a newer version."""
+        with self._state.lock:
+            became, _ = self._state.ended.get(key, ("", None))
+            self._state.ended[key] = (became, locator)
+
+    def note_unmount(self, key: Key, became: str) -> None:
+        """Says that a volume is mounted no more."""
+        with self._state.lock:
+            self._state.mounts.pop(key, None)
+            self._state.ended[key] = (became, self._state.ended.get(key, ("", None))[1])
+
+    def mount_of(self, key: Key) -> Path | None:
+        """Where a volume is mounted by this process."""
+        return self._state.mounts.get(key)
 
     def was_open(self, key: Key) -> bool:
         """Whether a volume is open in this process, or was."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
+from stowstore.mounts.options import MountOptions
 from stowstore.versions.errors import NotCommitted
 from stowstore.volumes.blocking import BlockingROVolume, Blocks
 from stowstore.volumes.files import Files
@@ -48,6 +50,35 @@ class ROVolume(Volume):
         ``cache_dir`` keeps what was read for the next process; without it a bounded cache in memory does for this one.
         """
         return await asyncio.to_thread(self.blocking.open, cache_dir=cache_dir, timeout=timeout)
+
+    async def mount(
+        self,
+        mount_path: str | os.PathLike[str] | None = None,
+        meta_dir: str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        attr_cache: float = 60.0,
+        entry_cache: float = 60.0,
+        dir_entry_cache: float = 60.0,
+        *,
+        options: MountOptions | None = None,
+    ) -> Path:
+        """Mounts the version for reading and returns the path; any number of such mounts stand side by side.
+
+        Like `RWVolume.mount`; ``mount_path`` None is ``~/volumes/NAME@VERSION``.  A version has no journal, so nothing
+        is kept in ``meta_dir``.
+        """
+        return await asyncio.to_thread(
+            self.blocking.mount,
+            mount_path,
+            meta_dir,
+            cache_dir,
+            timeout,
+            attr_cache,
+            entry_cache,
+            dir_entry_cache,
+            options=options,
+        )
 
     async def fork(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 from attrs import frozen
 
+from stowstore.mounts.options import MountOptions
 from stowstore.versions.address import VolumeAddress
 from stowstore.volumes.blocking import BlockingRWVolume, Blocks
 from stowstore.volumes.files import Files
@@ -76,6 +78,53 @@ class RWVolume(Volume):
             timeout=timeout,
         )
 
+    async def mount(
+        self,
+        mount_path: str | os.PathLike[str] | None = None,
+        meta_dir: str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        writeback: bool = True,
+        upload_delay: str | float | None = None,
+        max_uploads: int = 50,
+        attr_cache: float = 60.0,
+        entry_cache: float = 60.0,
+        dir_entry_cache: float = 60.0,
+        read_only: bool = False,
+        *,
+        options: MountOptions | None = None,
+    ) -> Path:
+        """Mounts the volume and returns the path, which any program may use from then on.
+
+        A daemon serves it, which ends with this process unless ``options`` say otherwise.  ``mount_path`` None is
+        ``~/volumes/NAME``.  ``meta_dir``, ``cache_dir``, ``upload_delay`` and ``max_uploads`` are those of `open`.
+        With ``writeback`` written data are uploaded in the background; without it a close or fsync answers when they
+        are in the store.  ``attr_cache``, ``entry_cache`` and ``dir_entry_cache`` are how long the kernel may keep
+        attributes, names and listings, in seconds.  With ``read_only`` the newest version is shown, beside a writer if
+        there is one.  It is ready, or fails with the reason, within ``timeout`` seconds (60).
+
+        Raises:
+            Unsupported, PermissionDenied: this machine cannot mount; the hint says what is missing.
+            LeaseHeld: another process writes the volume; the message says which.
+            DeadlineExceeded: it was not ready in time; nothing is left of it.
+            MountFailed: the path cannot be mounted on.
+        """
+        return await asyncio.to_thread(
+            self.blocking.mount,
+            mount_path,
+            meta_dir,
+            cache_dir,
+            timeout,
+            writeback,
+            upload_delay,
+            max_uploads,
+            attr_cache,
+            entry_cache,
+            dir_entry_cache,
+            read_only,
+            options=options,
+        )
+
     async def close(self, *, discard: bool = False) -> None:
         """Closes it in this process; what is not committed stays in the journal, unless it is to be discarded."""
         await asyncio.to_thread(self.blocking.close, discard=discard)
@@ -84,30 +133,41 @@ class RWVolume(Volume):
         self,
         message: str | None = None,
         *,
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> ROVolume:
         """Publishes the present state as a version, durable in the store, and goes on; equal states are one version.
 
-        Data are uploaded first, the version becomes visible last.  Of a volume that is not open, ``meta_dir`` commits
-        what the journal there holds.
+        Data are uploaded first, the version becomes visible last.  A mounted volume stays mounted, its writers stand
+        still for milliseconds; ``mount_path`` says where another process has mounted it.  Of a volume that is not open,
+        ``meta_dir`` commits what the journal there holds.
 
         Raises:
             VolumeError: the volume is not open.
             LeaseLost: another writer has taken it; nothing was published.
             StoreError: the store failed; nothing was published and nothing is lost, try again.
         """
-        return await asyncio.to_thread(self.blocking.commit, message, meta_dir=meta_dir, timeout=timeout)
+        return await asyncio.to_thread(
+            self.blocking.commit, message, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
+        )
 
     async def finalize(
         self,
         message: str | None = None,
         *,
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> ROVolume:
-        """The last commit: publishes, then closes.  When it raises before the version is published, all stays open."""
-        return await asyncio.to_thread(self.blocking.finalize, message, meta_dir=meta_dir, timeout=timeout)
+        """The last commit: publishes, then closes.  When it raises before the version is published, all stays open.
+
+        A mounted volume is unmounted first, so that nothing more is written, and then published; when that fails,
+        everything is in its journal, and it can be mounted or opened and finalized again.
+        """
+        return await asyncio.to_thread(
+            self.blocking.finalize, message, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
+        )
 
     @overload
     async def fork(
@@ -115,6 +175,7 @@ class RWVolume(Volume):
         name: str | None = None,
         as_: Literal["rw"] = "rw",
         *,
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> RWVolume: ...
@@ -124,6 +185,7 @@ class RWVolume(Volume):
         name: str | None,
         as_: Literal["ro"],
         *,
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> ROVolume: ...
@@ -133,6 +195,7 @@ class RWVolume(Volume):
         name: str | None = None,
         *,
         as_: Literal["ro"],
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> ROVolume: ...
@@ -141,6 +204,7 @@ class RWVolume(Volume):
         name: str | None = None,
         as_: Literal["rw", "ro"] = "rw",
         *,
+        mount_path: str | os.PathLike[str] | None = None,
         meta_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> RWVolume | ROVolume:
@@ -154,7 +218,9 @@ class RWVolume(Volume):
             RootInUse: there is a volume of that name.
             NotCommitted: the volume is not open and has no version.
         """
-        return await asyncio.to_thread(self.blocking.fork, name, as_, meta_dir=meta_dir, timeout=timeout)
+        return await asyncio.to_thread(
+            self.blocking.fork, name, as_, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
+        )
 
     async def merge(
         self, other: Volume | str, *, conflicts: Conflicts | str = Conflicts.FAIL, message: str | None = None

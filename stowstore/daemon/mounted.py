@@ -1,0 +1,95 @@
+"""What a daemon serves: a volume, its session, the server, and the mount itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from datastore.errors import StoreError
+from datastore.events import get_logger
+from stowstore.fuse import device
+from stowstore.fuse.server import FuseServer
+from stowstore.versions.session import Session
+
+__all__ = ["Mounted"]
+
+_log = get_logger(part="mount")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Mounted:
+    """A mounted volume; thread-safe."""
+
+    def __init__(self, volume: Any, path: Path, session: Session, server: FuseServer) -> None:
+        self.volume = volume
+        self.path = path
+        self.session = session
+        self.server = server
+        self.since = time.time()
+        self.connection = device.connection_of(path)
+        self._former: list[Session] = []
+        self._unmounting = threading.Lock()
+        self._gone = threading.Event()
+
+    def settle(self) -> None:
+        """Brings what the kernel still keeps into the file system: dirty pages of mappings and of its write cache.
+
+        The file system is opened for it from a thread that does not serve, for no longer than the call.
+        """
+        if self.session.read_only or self._gone.is_set():
+            return
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _libc.syncfs(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def replace(self, session: Session) -> None:
+        """Goes on with another version; the former stays open for the handles it gave out."""
+        self._former.append(self.session)
+        self.session = session
+        self.server.replace(session.files)
+
+    def await_quiet(self) -> None:
+        """Waits until nothing new can be opened: the mount is gone, or at least its name."""
+        while not self._gone.is_set() and device.find_mount(self.path) is not None:
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """Closes the versions that a reader has moved away from, and to."""
+        if self._former:
+            for session in (*self._former[1:], self.session):
+                session.close()
+
+    def unmount(self) -> None:
+        """Takes the mount away while it is served on: asked first, then lazily, then by cutting it off."""
+        with self._unmounting:
+            if self._gone.is_set():
+                return
+            try:
+                device.unmount(self.path, patience=5.0)
+            except (OSError, StoreError) as error:
+                _log.warning("mount.not_unmounted", path=str(self.path), error=str(error))
+            if not self._gone.wait(5.0):
+                # Detached, and somebody still works in it: they get an error instead of what they asked for.
+                self.cut_off()
+
+    def cut_off(self) -> None:
+        """Ends the connection whatever is open in it; with the process, where the kernel gives no other way."""
+        try:
+            device.abort(self.connection)
+        except OSError as error:
+            _log.warning("mount.not_aborted", path=str(self.path), error=str(error))
+        if not self._gone.wait(2.0):
+            self.session.close()
+            os._exit(0)
+
+    def ended(self) -> None:
+        """Says that the server has ended."""
+        self._gone.set()

@@ -1,0 +1,154 @@
+"""The life of a daemon: open, mount, say so, serve, unmount, close."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from datastore.events import get_logger
+from stowstore.chunks.encryption import KeySource, Passphrase
+from stowstore.daemon.commands import Commands
+from stowstore.daemon.listening import ControlServer
+from stowstore.daemon.metrics import serve_metrics
+from stowstore.daemon.mounted import Mounted
+from stowstore.fuse.device import mount
+from stowstore.fuse.options import FuseOptions, KernelCache
+from stowstore.fuse.server import FuseServer
+from stowstore.mounts import control, table
+from stowstore.mounts.options import MountRequest
+from stowstore.volumes import Volume
+from stowstore.volumes.registry import registry
+
+__all__ = ["main"]
+
+_log = get_logger(part="mount")
+
+
+def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) -> int:
+    """Serves one mount from beginning to end; the exit status."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
+    )
+    try:
+        mounted = _begin(request)
+    except BaseException as error:
+        _say(answer, {"failed": control.as_failure(error)})
+        logging.getLogger("stowstore").error("the mount failed", exc_info=error)
+        registry.close_all()
+        return 1
+    record, socket = table.names_of(request.path)
+    commands = Commands(mounted)
+    metrics = None
+    try:
+        if request.options.metrics_port is not None:
+            metrics = serve_metrics(mounted, request.options.metrics_port)
+        with ControlServer(socket, commands):
+            threading.Thread(
+                target=_announce,
+                args=(mounted, answer, log, str(socket), None if metrics is None else metrics.port),
+                daemon=True,
+            ).start()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, _unmounts(mounted))
+            if lifeline is not None:
+                threading.Thread(target=_watch, args=(mounted, lifeline), daemon=True).start()
+            mounted.server.run()
+            mounted.ended()
+            commands.wait()
+    finally:
+        if metrics is not None:
+            metrics.close()
+        mounted.close()
+        registry.close_all()
+        record.unlink(missing_ok=True)
+        os.close(mounted.server.device)
+    return 0
+
+
+def _begin(request: MountRequest) -> Mounted:
+    volume: Any = Volume.from_dict(request.volume)
+    Volume.configure(volume.bucket, options=request.access or None, key=_key(request))
+    if request.seen:
+        registry.remove(volume._key(), "is not open yet", None)
+    volume.blocking.open(**request.opening)
+    opened = registry.require(volume._key())
+    session = opened.session
+    options = request.options
+    found = FuseOptions(
+        attr_seconds=options.attr_cache,
+        entry_seconds=options.entry_cache,
+        directory_seconds=options.dir_entry_cache,
+        kernel_cache=KernelCache(options.kernel_cache),
+        xattrs=options.xattrs,
+        spin=options.spin,
+    )
+    device = mount(
+        request.path, source=f"stowstore#{volume.name}", read_only=session.read_only, allow_other=options.allow_other
+    )
+    try:
+        on_flush = None if options.writeback or session.read_only else lambda _: session.files.upload()
+        server = FuseServer(session.files, device, found, on_flush=on_flush)
+        return Mounted(volume, request.path, session, server)
+    except BaseException:
+        os.close(device)
+        raise
+
+
+def _key(request: MountRequest) -> KeySource | None:
+    if request.key is None:
+        return None
+    kind, text = request.key
+    return Passphrase(text) if kind == "passphrase" else bytes.fromhex(text)
+
+
+def _announce(mounted: Mounted, answer: int, log: str, socket: str, metrics_port: int | None) -> None:
+    """Tells whoever started us that the path answers, and lists the mount."""
+    mounted.server.started.wait()
+    with contextlib.suppress(OSError):
+        os.stat(mounted.path)
+    pid = os.getpid()
+    table.remember(
+        table.MountRecord(
+            path=str(mounted.path),
+            volume=f"{mounted.volume.bucket}#{mounted.volume.name}",
+            pid=pid,
+            started=table.started_at(pid) or 0,
+            socket=socket,
+            log=log,
+            read_only=mounted.session.read_only,
+            metrics_port=metrics_port,
+            since=time.time(),
+        )
+    )
+    _log.info("mount.ready", path=str(mounted.path), volume=mounted.volume.name)
+    _say(answer, {"done": {"pid": pid}})
+
+
+def _say(answer: int, message: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answer, json.dumps(message).encode() + b"\n")
+    os.close(answer)
+
+
+def _unmounts(mounted: Mounted) -> Any:
+    def ask(number: int, frame: FrameType | None) -> None:
+        # The kernel needs our answers while it unmounts, so another thread waits for it.
+        threading.Thread(target=mounted.unmount, daemon=True).start()
+
+    return ask
+
+
+def _watch(mounted: Mounted, lifeline: int) -> None:
+    """Unmounts when the parent has ended: nobody ever writes into the pipe, so it is readable then."""
+    while os.read(lifeline, 1):
+        pass
+    _log.info("mount.parent_ended", path=str(mounted.path))
+    mounted.unmount()

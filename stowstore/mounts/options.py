@@ -1,0 +1,83 @@
+"""How a volume is mounted: what a daemon is told when it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import asdict, field, frozen
+
+from datastore.errors import ConfigError
+
+__all__ = ["Lifetime", "MountOptions", "MountRequest"]
+
+
+class Lifetime(StrEnum):
+    """When a daemon ends of itself."""
+
+    #: Its parent's end unmounts it; what is not committed stays in the journal.
+    PARENT = "parent"
+    #: It serves until somebody unmounts it.
+    OWN = "own"
+
+
+def _seconds(_: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+        raise ConfigError(f"{attribute.name} is {value!r}", hint="give seconds, 0 or more")
+
+
+@frozen(kw_only=True)
+class MountOptions:
+    """What the kernel is told, and how the daemon behaves.
+
+    ``attr_cache``, ``entry_cache`` and ``dir_entry_cache`` are how long the kernel may keep attributes, names and
+    listings, in seconds.  ``writeback`` False has a close or fsync answer only when the data are in the store.
+    ``kernel_cache`` is ``writethrough`` or ``writeback``, see `stowstore.fuse.options.KernelCache`.  ``spin`` is how
+    long the daemon asks again before it sleeps.  ``metrics_port`` serves Prometheus on 127.0.0.1; 0 takes a free port,
+    None none.
+    """
+
+    attr_cache: float = field(default=60.0, validator=_seconds)
+    entry_cache: float = field(default=60.0, validator=_seconds)
+    dir_entry_cache: float = field(default=60.0, validator=_seconds)
+    writeback: bool = True
+    kernel_cache: str = "writethrough"
+    xattrs: bool = True
+    allow_other: bool | None = None
+    spin: float = field(default=0.0, validator=_seconds)
+    lifetime: Lifetime = field(default=Lifetime.PARENT, converter=Lifetime)
+    metrics_port: int | None = 0
+    log_file: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.kernel_cache not in ("writethrough", "writeback"):
+            raise ConfigError(f"kernel_cache is {self.kernel_cache!r}", hint="'writethrough' or 'writeback'")
+
+
+@frozen(kw_only=True)
+class MountRequest:
+    """Everything a daemon needs, as plain data that goes through a pipe: credentials and keys are among it.
+
+    ``volume`` is the volume as `Volume.to_dict` has it, ``opening`` the arguments of its `open`; ``seen`` says that the
+    process knows the volume to exist.  ``key`` is a pair of its kind (``key`` in hexadecimal, ``passphrase``) and text.
+    """
+
+    path: Path = field(converter=Path)
+    volume: Mapping[str, Any]
+    opening: Mapping[str, Any]
+    seen: bool = False
+    access: Mapping[str, str] = field(factory=dict, repr=False)
+    key: tuple[str, str] | None = field(default=None, repr=False)
+    options: MountOptions = field(factory=MountOptions)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"path": str(self.path)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Reads `to_data`."""
+        key = data.get("key")
+        return cls(**{**data, "key": tuple(key) if key else None, "options": MountOptions(**data["options"])})

@@ -1,0 +1,133 @@
+"""Starting a daemon: a process of its own, given everything through a pipe, that says when it is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from datastore.errors import DeadlineExceeded
+from stowstore.fuse.device import MountFailed, find_mount
+from stowstore.mounts import control, table
+from stowstore.mounts.options import Lifetime, MountRequest
+from stowstore.mounts.unmounting import clear_dead
+
+__all__ = ["DEFAULT_TIMEOUT", "start"]
+
+#: How long a mount may take when nothing is said, seconds.
+DEFAULT_TIMEOUT: Final = 60.0
+
+#: How much of a log is shown when a daemon has died without a word.
+_LAST_WORDS: Final = 2000
+
+#: Write ends that daemons watch: they are closed when this process ends.
+_lifelines: list[int] = []
+
+
+def start(request: MountRequest, *, timeout: float | None = None) -> Path:
+    """Mounts, and returns the path when it answers.
+
+    Raises:
+        MountFailed, StoreError, OSError: what kept the daemon from serving; nothing is left of it.
+        DeadlineExceeded: it was not ready in time; nothing is left of it.
+    """
+    path = request.path
+    clear_dead(path)
+    if find_mount(path) is not None:
+        raise MountFailed(f"a volume is mounted at {path} already", hint="unmount it, or choose another path")
+    path.mkdir(parents=True, exist_ok=True)
+    log = _log_of(request)
+    lifeline, alive = os.pipe() if request.options.lifetime is Lifetime.PARENT else (-1, -1)
+    kept = False
+    try:
+        command = [sys.executable, "-m", "stowstore.daemon", "--log", str(log)]
+        if lifeline >= 0:
+            command += ["--lifeline", str(lifeline)]
+        with open(log, "ab", opener=_private) as out:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                pass_fds=[lifeline] if lifeline >= 0 else (),
+                cwd="/",
+                start_new_session=True,
+                env=_environment(),
+            )
+        try:
+            _await_ready(process, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
+        except BaseException:
+            process.kill()
+            process.wait()
+            clear_dead(path)
+            raise
+        kept = True
+    finally:
+        if lifeline >= 0:
+            os.close(lifeline)
+            if kept:
+                _lifelines.append(alive)
+            else:
+                os.close(alive)
+    # Whoever waits for children must not find one that is none of theirs; the daemon outlives this object.
+    process.returncode = 0
+    return path
+
+
+def _await_ready(process: subprocess.Popen[bytes], request: MountRequest, log: Path, timeout: float) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin as pipe, process.stdout as answers:
+        try:
+            pipe.write(json.dumps(request.to_data()).encode())
+            pipe.close()
+        except BrokenPipeError:
+            pass
+        end = time.monotonic() + timeout
+        said = b""
+        while not said.endswith(b"\n"):
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([answers], [], [], left)[0]:
+                raise DeadlineExceeded(
+                    f"{request.path} was not mounted within {timeout:g} s", hint=f"its log is {log}; or allow more time"
+                )
+            part = os.read(answers.fileno(), 1 << 16)
+            if not part:
+                raise MountFailed(
+                    f"the daemon for {request.path} ended before it was ready: {_last_words(log)}",
+                    hint=f"its log is {log}",
+                )
+            said += part
+    answer = json.loads(said)
+    if "failed" in answer:
+        raise control.raised(answer["failed"])
+
+
+def _log_of(request: MountRequest) -> Path:
+    if request.options.log_file is not None:
+        return Path(request.options.log_file).expanduser().absolute()
+    return table.names_of(request.path)[0].with_suffix(".log")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, with where it found the package."""
+    here = str(Path(__file__).parents[2])
+    known = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != here]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *known]), "PYTHONSAFEPATH": "1"}
+
+
+def _last_words(log: Path) -> str:
+    try:
+        found = log.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
+    except OSError:
+        found = ""
+    return found.rpartition("\n")[2] or "it said nothing"
