@@ -8,15 +8,19 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from datastore.errors import StoreError
 from datastore.events import get_logger
 from stowstore.fuse import device
+from stowstore.fuse.operations import BACKGROUND
 from stowstore.fuse.server import FuseServer
 from stowstore.versions.session import Session
 
 __all__ = ["Mounted"]
+
+#: How long a commit waits for what the kernel still writes, seconds.
+_PATIENCE: Final = 5.0
 
 _log = get_logger(part="mount")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,8 +51,34 @@ class Mounted:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 _libc.syncfs(descriptor)
+                self._await_written(descriptor)
             finally:
                 os.close(descriptor)
+
+    def _await_written(self, descriptor: int) -> None:
+        """Waits for the writes that syncfs(2) has begun: it does not wait for those of FUSE.
+
+        Requests are read in the order they were sent, so once one that is never cached is answered, all before it have
+        been read, and those that fit the server's own order have been done.  What the kernel holds back because too
+        much is under way shows in the number of requests that wait.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            os.fstatvfs(descriptor)
+            if time.monotonic() >= end:
+                _log.warning("mount.not_settled", path=str(self.path))
+                return
+            if self._waiting() < BACKGROUND and not self.server.statistics.in_workers:
+                os.fstatvfs(descriptor)
+                return
+            time.sleep(0.001)
+
+    def _waiting(self) -> int:
+        try:
+            return int(Path(f"/sys/fs/fuse/connections/{self.connection}/waiting").read_text())
+        except (OSError, ValueError):
+            # Not every container shows it.
+            return 0
 
     def replace(self, session: Session) -> None:
         """Goes on with another version; the former stays open for the handles it gave out."""

@@ -22,7 +22,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import ROOT, Caller
 
-__all__ = ["Body", "Handler", "Operations", "Payload"]
+__all__ = ["BACKGROUND", "Body", "Handler", "Operations", "Payload"]
 
 Body = memoryview
 Payload = bytes | memoryview | None
@@ -32,7 +32,7 @@ Handler = Callable[[int, Body, int, int], Payload]
 _STRANGER: Final = Caller(uid=65534, gid=65534)
 
 #: Requests under way in the kernel's background, and from when on it slows writers down.
-_BACKGROUND: Final = 128
+BACKGROUND: Final = 128
 _CONGESTED: Final = 96
 
 _OPEN_KILL_SUIDGID: Final = 1
@@ -114,7 +114,7 @@ class Operations:
             min(minor, 40),
             wire.MAX_WRITE,
             int(wanted) & flags,
-            _BACKGROUND,
+            BACKGROUND,
             _CONGESTED,
             max_write,
             1,
