@@ -32,6 +32,14 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "rb": "stowstore.cli.browse:rb",
         "sign": "stowstore.cli.browse:sign",
         "volume": "stowstore.cli.volume:volume",
+        "mount": "stowstore.cli.mounting:mount",
+        "umount": "stowstore.cli.mounting:umount",
+        "mounts": "stowstore.cli.mounting:mounts",
+        "commit": "stowstore.cli.mounting:commit",
+        "finalize": "stowstore.cli.mounting:finalize",
+        "stats": "stowstore.cli.mounting:stats",
+        "warmup": "stowstore.cli.mounting:warmup",
+        "refresh": "stowstore.cli.mounting:refresh",
         "demo": "stowstore.cli.demo:demo",
         "doctor": "stowstore.cli.doctor:doctor",
         "metrics": "stowstore.cli.metrics:metrics",
@@ -86,6 +94,7 @@ _ERRNOS: Mapping[int | None, int] = MappingProxyType(
 
 class _Commands(LazyGroup):
     targets = _COMMANDS
+    extra = "volumes"
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

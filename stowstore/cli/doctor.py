@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from uuid import uuid4
 
 import click
@@ -34,6 +35,7 @@ _CREDENTIALS = {
     "sw": ("OS_AUTH_URL", "OS_USERNAME"),
 }
 _SKEW_SECONDS = 30
+_CAP_SYS_ADMIN = 21
 
 
 class Verdict(StrEnum):
@@ -63,7 +65,7 @@ def doctor(opener: Opener, store_url: str | None, as_json: bool) -> None:
 
     Exit status 1 when something the store needs is broken; what is only optional is a note.
     """
-    findings = [*_machine(), *_kinds(), *_credentials()]
+    findings = [*_machine(), *_mounting(), *_kinds(), *_credentials()]
     if store_url is not None or opener.configured:
         with opener.limits():
             findings += _store_findings(lambda: open_store(store_url) if store_url else opener.store(None))
@@ -101,6 +103,41 @@ def _machine() -> Iterator[Finding]:
         f"{size_text(usage.free)} free in {tempfile.gettempdir()}",
         "" if enough else "large uploads from streams may not fit: free some, or point TMPDIR elsewhere",
     )
+
+
+def _mounting() -> Iterator[Finding]:
+    """What it takes to mount volumes, looked at without mounting."""
+    device = Path("/dev/fuse")
+    if not device.exists():
+        yield Finding(
+            "mount: /dev/fuse",
+            Verdict.NOTE,
+            "missing",
+            "`modprobe fuse`; in a container: --device /dev/fuse --cap-add SYS_ADMIN (docs/mounting.md)",
+        )
+    elif not os.access(device, os.R_OK | os.W_OK):
+        yield Finding("mount: /dev/fuse", Verdict.NOTE, "not open to this user", "as root: chmod 666 /dev/fuse")
+    else:
+        yield Finding("mount: /dev/fuse", Verdict.OK, "usable")
+    if os.geteuid() == 0:
+        capable = _has_capability(_CAP_SYS_ADMIN)
+        yield Finding(
+            "mount: right to mount",
+            Verdict.OK if capable else Verdict.NOTE,
+            "root" if capable else "root without the capability SYS_ADMIN",
+            "" if capable else "start the container with --cap-add SYS_ADMIN (docs/mounting.md)",
+        )
+    elif shutil.which("fusermount3"):
+        yield Finding("mount: right to mount", Verdict.OK, f"by {shutil.which('fusermount3')}")
+    else:
+        yield Finding("mount: right to mount", Verdict.NOTE, "no fusermount3", "as root: apt-get install fuse3")
+
+
+def _has_capability(number: int) -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
 
 
 def _kinds() -> Iterator[Finding]:
