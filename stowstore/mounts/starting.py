@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -25,9 +28,6 @@ DEFAULT_TIMEOUT: Final = 60.0
 #: How much of a log is shown when a daemon has died without a word.
 _LAST_WORDS: Final = 2000
 
-#: Write ends that daemons watch: they are closed when this process ends.
-_lifelines: list[int] = []
-
 
 def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     """Mounts, and returns the path when it answers.
@@ -43,7 +43,6 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     log = _log_of(request)
     lifeline, alive = os.pipe() if request.options.lifetime is Lifetime.PARENT else (-1, -1)
-    kept = False
     try:
         command = [sys.executable, "-m", "stowstore.daemon", "--log", str(log)]
         if lifeline >= 0:
@@ -59,24 +58,42 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
                 start_new_session=True,
                 env=_environment(),
             )
-        try:
-            _await_ready(process, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
-        except BaseException:
-            process.kill()
-            process.wait()
-            clear_dead(path)
-            raise
-        kept = True
+    except BaseException:
+        if alive >= 0:
+            os.close(alive)
+        raise
     finally:
         if lifeline >= 0:
             os.close(lifeline)
-            if kept:
-                _lifelines.append(alive)
-            else:
-                os.close(alive)
-    # Whoever waits for children must not find one that is none of theirs; the daemon outlives this object.
+    # The daemon may outlive this object, which would complain about that; its end is waited for elsewhere.
     process.returncode = 0
+    threading.Thread(target=_reap, args=(process.pid, alive), name="mount-end", daemon=True).start()
+    try:
+        _await_ready(process, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
+    except BaseException:
+        _end(process.pid)
+        clear_dead(path)
+        raise
     return path
+
+
+def _reap(pid: int, alive: int) -> None:
+    """Keeps the pipe that a daemon watches open until the daemon has ended, and leaves no zombie of it."""
+    with contextlib.suppress(ChildProcessError):
+        # Somebody may wait for all children of this process.
+        os.waitpid(pid, 0)
+    if alive >= 0:
+        os.close(alive)
+
+
+def _end(pid: int) -> None:
+    """Kills a daemon that has not become ready, and returns when it is gone."""
+    started = table.started_at(pid)
+    with contextlib.suppress(ProcessLookupError):
+        if started is not None:
+            os.kill(pid, signal.SIGKILL)
+    while started is not None and table.started_at(pid) == started:
+        time.sleep(0.005)
 
 
 def _await_ready(process: subprocess.Popen[bytes], request: MountRequest, log: Path, timeout: float) -> None:
