@@ -6,7 +6,7 @@ from typing import Final
 
 from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.fuse.options import FuseOptions
-from stowstore.fuse.wire import DIRENT, ENTRY, NO_ATTR, pack_attributes, seconds_of
+from stowstore.fuse.wire import DIRENT, ENTRY, NO_ATTR, entry_tail
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.handles import DirectoryEntry
 
@@ -24,9 +24,7 @@ class Listings:
     """Open listings by handle.  A handle is read by one thread at a time, as the kernel does."""
 
     def __init__(self, options: FuseOptions) -> None:
-        entry, entry_ns = seconds_of(options.entry_seconds)
-        attr, attr_ns = seconds_of(options.attr_seconds)
-        self._times = (entry, attr, entry_ns, attr_ns)
+        self._tail = entry_tail(options.entry_seconds, options.attr_seconds)
         #: Entries that were read and not delivered yet.
         self._waiting: dict[int, list[DirectoryEntry]] = {}
 
@@ -46,7 +44,7 @@ class Listings:
         """The same with attributes, each of which counts as a lookup."""
         entries, padded = self._fitting(files, handle, offset, room, _PLUS + DIRENT.size)
         out: list[bytes] = []
-        times = self._times
+        tail = self._tail
         try:
             attributes = files.present(node, entries)
         except WouldWait:
@@ -57,8 +55,9 @@ class Listings:
                 out += (_NOTHING, DIRENT.pack(ino, cookie, len(name), kind >> 12), name, pad)
             else:
                 out += (
-                    ENTRY.pack(ino, 0, *times),
-                    pack_attributes(found),
+                    found[:8],
+                    tail,
+                    found,
                     DIRENT.pack(ino, cookie, len(name), kind >> 12),
                     name,
                     pad,

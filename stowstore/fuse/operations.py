@@ -15,7 +15,7 @@ from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.fuse import wire
 from stowstore.fuse.listings import Listings
 from stowstore.fuse.options import FuseOptions, KernelCache
-from stowstore.fuse.wire import InitFlag, Opcode, OpenFlag, SetattrValid, WriteFlag, pack_attributes
+from stowstore.fuse.wire import InitFlag, Opcode, OpenFlag, SetattrValid, WriteFlag
 from stowstore.namespace.attributes import NOW, AttributeChanges, Moment
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.filesystem import FileSystem
@@ -57,7 +57,7 @@ class Operations:
         self.written_bytes = 0
         attr, attr_ns = self._attr_ttl = wire.seconds_of(options.attr_seconds)
         entry, entry_ns = wire.seconds_of(options.entry_seconds)
-        self._entry_times = (entry, attr, entry_ns, attr_ns)
+        self._entry_tail = wire.entry_tail(options.entry_seconds, options.attr_seconds)
         self._attr_prefix = wire.ATTR_OUT.pack(attr, attr_ns, 0)
         self._absent = wire.ENTRY.pack(0, 0, entry, 0, entry_ns, 0) + wire.NO_ATTR
         # We are the only writer, so what the kernel has stays right; it need not ask when a file is closed either.
@@ -128,8 +128,8 @@ class Operations:
     # -- inodes ------------------------------------------------------------------------------------------------------
 
     def lookup(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        found = self.files.find(node, bytes(body[:-1]))
-        return self._absent if found is None else self._entry(found)
+        found = self.files.look_up(node, bytes(body[:-1]))
+        return self._absent if found is None else found[:8] + self._entry_tail + found
 
     def forget(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         self.files.forget(node, wire.FORGET.unpack_from(body)[0])
@@ -143,7 +143,7 @@ class Operations:
         return None
 
     def getattr(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        return self._attr_prefix + pack_attributes(self.files.getattr(node))
+        return self._attr_prefix + self.files.show(node)
 
     def setattr(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         (valid, _, _, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, new_uid, new_gid, _) = (
@@ -169,7 +169,8 @@ class Operations:
             ctime=wire.signed_time(ctime, ctime_ns) if valid & SetattrValid.CTIME else None,
         )
         caller = _STRANGER if valid & SetattrValid.KILL_SUIDGID else ROOT
-        return self._attr_prefix + pack_attributes(self.files.setattr(node, changes, caller))
+        self.files.setattr(node, changes, caller)
+        return self._attr_prefix + self.files.show(node)
 
     def statx(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         return wire.pack_statx(self.files.getattr(node), self._attr_ttl)
@@ -234,14 +235,12 @@ class Operations:
     def create(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)
         found, handle = self.files.create(node, bytes(body[16:-1]), mode, flags, self._caller(uid, gid))
-        self.files.retain(found.ino)
-        return self._entry(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
+        return self._made(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def tmpfile(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)
         found, handle = self.files.tmpfile(node, mode, flags, self._caller(uid, gid))
-        self.files.retain(found.ino)
-        return self._entry(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
+        return self._made(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def open(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, how = wire.OPEN.unpack_from(body)
@@ -371,12 +370,9 @@ class Operations:
             found = self._callers[uid, gid] = Caller(uid=uid, gid=gid, umask=0)
         return found
 
-    def _entry(self, found: Attributes) -> bytes:
-        return wire.ENTRY.pack(found.ino, 0, *self._entry_times) + pack_attributes(found)
-
     def _made(self, found: Attributes) -> bytes:
-        self.files.retain(found.ino)
-        return self._entry(found)
+        shown = self.files.introduce(found.ino)
+        return shown[:8] + self._entry_tail + shown
 
     def _owner(self, handle: int) -> FileSystem:
         """The file system that gave out a handle."""

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from errno import EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS
+from functools import partial
 from typing import Final
 
 from attrs import frozen
@@ -42,6 +43,8 @@ _JOINED: Final = 4096
 
 #: How long a thread may hold the interpreter while others want it, seconds: a worker must not delay the reader.
 _SWITCH_INTERVAL: Final = 0.0005
+
+_OUT_SIZE: Final = OUT_HEADER.size
 
 _log = get_logger(part="mount")
 
@@ -122,6 +125,7 @@ class FuseServer:
         handlers, counts = self._handlers, self._counts
         buffer = bytearray(self.options.max_write + (8 << 10))
         view, buffers = memoryview(buffer), [buffer]
+        device, write, pack = self.device, os.write, OUT_HEADER.pack
         unpack, reply, fail = IN_HEADER.unpack_from, self._reply, self._fail
         while True:
             try:
@@ -150,7 +154,14 @@ class FuseServer:
             try:
                 payload = handler(node, view[HEADER_SIZE:length], uid, gid)
                 if payload is not None:
-                    reply(unique, payload)
+                    if len(payload) <= _JOINED:
+                        # What `_reply` does, without its frame.
+                        try:
+                            write(device, pack(_OUT_SIZE + len(payload), 0, unique) + payload)
+                        except OSError as error:
+                            self._not_delivered(unique, error)
+                    else:
+                        reply(unique, payload)
                     payload = None
             except WouldWait as waits:
                 self._hand_over(handler, unique, node, view[HEADER_SIZE:length], uid, gid, waits)
@@ -165,7 +176,7 @@ class FuseServer:
         spin = self.options.spin
         if not spin:
             os.set_blocking(device, True)
-            return lambda buffers: readv(device, buffers)
+            return partial(readv, device)
         os.set_blocking(device, False)
         poller = select.poll()
         poller.register(device, select.POLLIN)

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Final
 
 from stowstore.namespace.inodes import Attributes
+from stowstore.namespace.kernel import SHOWN_BYTES
 
 __all__ = [
     "ATTR_OUT",
@@ -58,7 +59,7 @@ __all__ = [
     "OpenFlag",
     "SetattrValid",
     "WriteFlag",
-    "pack_attributes",
+    "entry_tail",
     "pack_statx",
     "seconds_of",
     "signed_time",
@@ -66,7 +67,6 @@ __all__ = [
 
 IN_HEADER: Final = Struct("<IIQQIIII")  # length opcode unique node uid gid pid extensions
 OUT_HEADER: Final = Struct("<IiQ")  # length error unique
-_ATTR: Final = Struct("<6Q10I")  # ino size blocks a m c | a_ns m_ns c_ns mode nlink uid gid rdev blksize flags
 ENTRY: Final = Struct("<4Q2I")  # node generation entry_ttl attr_ttl entry_ttl_ns attr_ttl_ns, then attributes
 ATTR_OUT: Final = Struct("<QII")  # attr_ttl attr_ttl_ns unused, then attributes
 GETATTR: Final = Struct("<IIQ")  # flags - fh
@@ -110,10 +110,9 @@ PAGE: Final = 4096
 MAX_WRITE: Final = 1 << 20
 
 #: The attributes of nothing, for absent names.
-NO_ATTR: Final = bytes(_ATTR.size)
+NO_ATTR: Final = bytes(SHOWN_BYTES)
 
 _SECOND: Final = 10**9
-_U64: Final = (1 << 64) - 1
 _STATX_BASIC_AND_BIRTH: Final = 0x7FF | 0x800
 
 
@@ -237,32 +236,6 @@ class Notify(IntEnum):
     INVAL_ENTRY = 3
 
 
-def pack_attributes(found: Attributes) -> bytes:
-    """The attributes as the protocol has them; times before 1970 go as two's complement."""
-    ino, mode, nlink, uid, gid, rdev, size, blocks, atime_ns, mtime_ns, ctime_ns, _ = found
-    atime, atime_ns = divmod(atime_ns, _SECOND)
-    mtime, mtime_ns = divmod(mtime_ns, _SECOND)
-    ctime, ctime_ns = divmod(ctime_ns, _SECOND)
-    return _ATTR.pack(
-        ino,
-        size,
-        blocks,
-        atime & _U64,
-        mtime & _U64,
-        ctime & _U64,
-        atime_ns,
-        mtime_ns,
-        ctime_ns,
-        mode,
-        nlink,
-        uid,
-        gid,
-        rdev,
-        PAGE,
-        0,
-    )
-
-
 def pack_statx(found: Attributes, ttl: tuple[int, int]) -> bytes:
     """The answer to STATX, which alone carries the time of birth."""
     times: list[int] = []
@@ -290,6 +263,13 @@ def pack_statx(found: Attributes, ttl: tuple[int, int]) -> bytes:
         0,
         0,
     )
+
+
+def entry_tail(entry_seconds: float, attr_seconds: float) -> bytes:
+    """What stands between the number of an inode, which begins an entry, and its attributes."""
+    entry, entry_ns = seconds_of(entry_seconds)
+    attr, attr_ns = seconds_of(attr_seconds)
+    return ENTRY.pack(0, 0, entry, attr, entry_ns, attr_ns)[8:]
 
 
 def seconds_of(seconds: float) -> tuple[int, int]:

@@ -33,7 +33,8 @@ class Inode:
 
     ``opens`` counts open handles and references held by a mount: an inode without links lives on while there are any.
     ``packed``, ``many`` and ``allocated`` are those of the record until ``extents`` is loaded.  ``stamp`` says in which
-    turn of the overlay the inode was last found changed.
+    turn of the overlay the inode was last found changed; ``shown`` is what a
+    kernel was last told of it, until it changes.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Inode:
         "packed",
         "parent",
         "rdev",
+        "shown",
         "size",
         "stamp",
         "target",
@@ -81,6 +83,7 @@ class Inode:
         self.linkable = False
         self.opens = 0
         self.stamp = 0
+        self.shown: bytes | None = None
 
     @classmethod
     def from_record(cls, ino: int, record: InodeRecord) -> Inode:
@@ -171,4 +174,5 @@ class Inode:
         made.linkable = self.linkable
         made.opens = 0
         made.stamp = 0
+        made.shown = None
         return made

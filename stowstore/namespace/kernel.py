@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
+from typing import Final
 
 from stowstore.namespace.handles import DirectoryEntry
-from stowstore.namespace.inodes import Attributes
+from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.xattrs import XattrOperations
 
-__all__ = ["KernelOperations"]
+__all__ = ["SHOWN_BYTES", "KernelOperations"]
+
+_SHOWN: Final = Struct("<6Q10I")  # ino size blocks a m c | a_ns m_ns c_ns mode nlink uid gid rdev blksize flags
+
+#: The length of what `KernelOperations.show` gives.
+SHOWN_BYTES: Final = _SHOWN.size
+
+_SECOND: Final = 10**9
+_U64: Final = (1 << 64) - 1
+_PAGE: Final = 4096
 
 
 class KernelOperations(XattrOperations):
@@ -20,23 +31,46 @@ class KernelOperations(XattrOperations):
         ``.`` is the inode itself whatever it is, ``..`` the directory above: that is how a kernel that has forgotten a
         path finds it again.
         """
-        overlay = self._overlay
-        key = (parent, name)
-        if key not in overlay.entries.young:
-            overlay.warm_entry(parent, name)
+        self._overlay.warm_entry(parent, name)
         with self._lock:
-            if name == b".":
-                node = self._node(parent)
-            elif name == b"..":
-                node = self._node(self._directory(parent).parent)
-            else:
-                directory = self._directory(parent)
-                entry = overlay.entries.young.get(key) or self._named(parent, name)
-                if entry is None or not entry.ino:
-                    return None
-                node = self._entry_node(directory, entry)
+            node = self._found(parent, name)
+            if node is None:
+                return None
             self._retain(node.ino)
             return node.attributes()
+
+    def look_up(self, parent: int, name: bytes) -> bytes | None:
+        """The same, as `show` gives it."""
+        overlay = self._overlay
+        if (parent, name) not in overlay.entries.young:
+            overlay.warm_entry(parent, name)
+        with self._lock:
+            node = self._found(parent, name)
+            if node is None:
+                return None
+            self._retain(node.ino)
+            return node.shown or _shown(node)
+
+    def show(self, ino: int) -> bytes:
+        """The attributes of an inode in the kernel's layout (``struct fuse_attr``), whose first field is its number."""
+        overlay = self._overlay
+        node = overlay.inodes.young.get(ino)
+        if node is not None:
+            found = node.shown
+            if found is not None:
+                return found
+        else:
+            overlay.warm_inode(ino)
+        with self._lock:
+            node = self._node(ino)
+            return node.shown or _shown(node)
+
+    def introduce(self, ino: int) -> bytes:
+        """The same of an inode that has just been made or named, retained once."""
+        with self._lock:
+            self._retain(ino)
+            node = self._node(ino)
+            return node.shown or _shown(node)
 
     def number_handles_from(self, handle: int) -> None:
         """Numbers the handles opened from now on from ``handle`` up, so that they differ from another file system's."""
@@ -62,8 +96,8 @@ class KernelOperations(XattrOperations):
                 self._pinned.discard(ino)
                 self._let_go(self._overlay.opened[ino])
 
-    def present(self, directory: int, entries: Sequence[DirectoryEntry]) -> list[Attributes | None]:
-        """The attributes of entries of a directory, retained once each; None of one that is no more what it was.
+    def present(self, directory: int, entries: Sequence[DirectoryEntry]) -> list[bytes | None]:
+        """What `show` gives of entries of a directory, retained once each; None of one that is no more what it was.
 
         Entries named ``.`` and ``..`` have none either: nobody looks them up.
         """
@@ -72,7 +106,7 @@ class KernelOperations(XattrOperations):
         for entry in entries:
             if entry.ino not in young:
                 overlay.warm_inode(entry.ino)
-        found: list[Attributes | None] = []
+        found: list[bytes | None] = []
         with self._lock:
             for name, ino, _, cookie, _ in entries:
                 node = None
@@ -84,8 +118,21 @@ class KernelOperations(XattrOperations):
                             node = None
                         else:
                             self._retain(ino)
-                found.append(None if node is None else node.attributes())
+                found.append(None if node is None else node.shown or _shown(node))
         return found
+
+    def _found(self, parent: int, name: bytes) -> Inode | None:
+        if name == b".":
+            return self._node(parent)
+        if name == b"..":
+            return self._node(self._directory(parent).parent)
+        entry = self._overlay.entries.young.get((parent, name))
+        if entry is None:
+            self._directory(parent)
+            entry = self._named(parent, name)
+        if entry is None or not entry.ino:
+            return None
+        return self._entry_node(self._directory(parent), entry)
 
     def _retain(self, ino: int, count: int = 1) -> None:
         if self.read_only:
@@ -96,3 +143,29 @@ class KernelOperations(XattrOperations):
         opened = self._overlay.opened.get(ino)
         if opened is not None and not opened.nlink:
             self._pin(opened)
+
+
+def _shown(node: Inode) -> bytes:
+    """The attributes as the kernel has them, kept for the next; times before 1970 go as two's complement."""
+    atime, atime_ns = divmod(node.atime, _SECOND)
+    mtime, mtime_ns = divmod(node.mtime, _SECOND)
+    ctime, ctime_ns = divmod(node.ctime, _SECOND)
+    found = node.shown = _SHOWN.pack(
+        node.ino,
+        node.size,
+        (node.allocated + 511) >> 9,
+        atime & _U64,
+        mtime & _U64,
+        ctime & _U64,
+        atime_ns,
+        mtime_ns,
+        ctime_ns,
+        node.mode,
+        node.nlink,
+        node.uid,
+        node.gid,
+        node.rdev,
+        _PAGE,
+        0,
+    )
+    return found

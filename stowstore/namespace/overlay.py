@@ -173,11 +173,13 @@ class Overlay:
 
     def changed(self, node: Inode) -> None:
         """Has to be called before an inode is changed."""
+        node.shown = None
         if node.stamp != self._turn:
             self._first_change(node)
 
     def add(self, node: Inode) -> None:
         """Takes in a new inode; one without links is no part of any version yet."""
+        node.shown = None
         self.inodes.put(node.ino, node)
         self._first_change(node)
 
