@@ -243,20 +243,22 @@ def permissions_of_others() -> Any:
         name = f"f{mode:o}"
         make(name, b"x", mode)
         for uid in (0, 1234):
-            for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
-                found.append((oct(mode), uid, flags, as_user(uid, lambda n=name, f=flags: type(said(os.open, n, f)))))
+            found += [
+                (oct(mode), uid, flags, as_user(uid, lambda n=name, f=flags: type(said(os.open, n, f))))
+                for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC)
+            ]
     for mode in (0o000, 0o444, 0o222, 0o333, 0o555, 0o777):
         name = f"d{mode:o}"
         os.mkdir(name)
         make(f"{name}/in")
         os.chmod(name, mode)
-        for act in (
+        acts = (
             lambda n=name: said(os.listdir, n),
             lambda n=name: type(said(os.stat, f"{n}/in")).__name__,
             lambda n=name: said(make, f"{n}/new"),
             lambda n=name: said(os.unlink, f"{n}/in"),
-        ):
-            found.append((oct(mode), as_user(1234, act)))
+        )
+        found += [(oct(mode), as_user(1234, act)) for act in acts]
     return found
 
 
