@@ -244,7 +244,11 @@ def _volume(address: VolumeAddress, create: bool) -> RWVolume | ROVolume:
             raise
         if not create:
             raise NoSuchVolume(error.message, hint="make it: stowstore mount --create") from error
-    return Volume.new(address.volume, address.root)
+    made = Volume.new(address.volume, address.root)
+    # It exists from now on, whatever becomes of the mount.
+    with made.blocking:
+        made.blocking.commit("created")
+    return made
 
 
 def _described(record: table.MountRecord) -> dict[str, Any]:

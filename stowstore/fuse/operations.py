@@ -138,8 +138,8 @@ class Operations:
     def batch_forget(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         count, _ = wire.BATCH_FORGET.unpack_from(body)
         forget = self.files.forget
-        for at in range(8, 8 + 16 * count, 16):
-            forget(int.from_bytes(body[at : at + 8], "little"), int.from_bytes(body[at + 8 : at + 16], "little"))
+        for ino, lookups in wire.FORGOTTEN.iter_unpack(body[8 : 8 + 16 * count]):
+            forget(ino, lookups)
         return None
 
     def getattr(self, node: int, body: Body, uid: int, gid: int) -> Payload:

@@ -44,6 +44,9 @@ _JOINED: Final = 4096
 #: How long a thread may hold the interpreter while others want it, seconds: a worker must not delay the reader.
 _SWITCH_INTERVAL: Final = 0.0005
 
+#: Requests make few cycles and many inodes that stay, which each collection would look through.
+_COLLECTION_THRESHOLDS: Final = (50_000, 20, 20)
+
 _OUT_SIZE: Final = OUT_HEADER.size
 
 _log = get_logger(part="mount")
@@ -112,6 +115,8 @@ class FuseServer:
         """
         interval = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL)
+        thresholds = gc.get_threshold()
+        gc.set_threshold(*_COLLECTION_THRESHOLDS)
         gc.collect()
         gc.freeze()
         never_wait()
@@ -120,6 +125,8 @@ class FuseServer:
         finally:
             self._workers.close()
             sys.setswitchinterval(interval)
+            gc.set_threshold(*thresholds)
+            gc.unfreeze()
 
     def _serve(self, receive: Callable[[list[bytearray]], int]) -> None:
         handlers, counts = self._handlers, self._counts

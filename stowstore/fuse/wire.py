@@ -23,6 +23,7 @@ __all__ = [
     "ENTRY",
     "FALLOCATE",
     "FORGET",
+    "FORGOTTEN",
     "FSYNC",
     "GETATTR",
     "HEADER_SIZE",
@@ -73,6 +74,7 @@ GETATTR: Final = Struct("<IIQ")  # flags - fh
 SETATTR: Final = Struct("<II6Q8I")  # valid - fh size lock a m c a_ns m_ns c_ns mode - uid gid -
 FORGET: Final = Struct("<Q")  # lookups
 BATCH_FORGET: Final = Struct("<II")  # count -, then pairs of node and lookups
+FORGOTTEN: Final = Struct("<QQ")  # node lookups
 MKNOD: Final = Struct("<4I")  # mode rdev umask -, then the name
 MKDIR: Final = Struct("<II")  # mode umask, then the name
 RENAME: Final = Struct("<Q")  # new parent, then both names
