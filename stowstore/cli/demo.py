@@ -32,13 +32,14 @@ _LARGE_BYTES = 32 << 20
     "--store", "store_url", metavar="URL", help="Store to work in; local disk in a temporary directory by default."
 )
 @click.option("--keep", is_flag=True, help="Leave what was written where it is.")
+@click.option("--mount", "mounts", is_flag=True, help="Also mount a volume and work in it, where this machine can.")
 @click.pass_obj
-def demo(opener: Opener, store_url: str | None, keep: bool) -> None:
+def demo(opener: Opener, store_url: str | None, keep: bool, mounts: bool) -> None:
     """Write, list, read, copy, sign and measure real objects, keep versions of a source tree, and tell what happened.
 
     \b
     Examples:
-      stowstore demo
+      stowstore demo --mount
       stowstore demo --store "s3://demo?endpoint=http://127.0.0.1:9000&access_key_id=...&secret_key_path=..."
     """
     with ExitStack() as stack, opener.limits():
@@ -52,6 +53,10 @@ def demo(opener: Opener, store_url: str | None, keep: bool) -> None:
                 stack.callback(_remove_tree, directory)
             store = stack.enter_context(open_store(f"file://{directory}/main"))
         _run(store, keep=keep)
+    if mounts:
+        from stowstore.cli.demo_mount import demonstrate_mount
+
+        demonstrate_mount()
 
 
 def _run(store: StowStore, *, keep: bool) -> None:
