@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
@@ -10,17 +9,16 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from datastore.errors import StoreError
+from datastore.errors import StoreError, TransientError
 from datastore.events import get_logger
 from stowstore.fuse import device
-from stowstore.fuse.operations import BACKGROUND
 from stowstore.fuse.server import FuseServer
 from stowstore.versions.session import Session
 
 __all__ = ["Mounted"]
 
 #: How long a commit waits for what the kernel still writes, seconds.
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 60.0
 
 _log = get_logger(part="mount")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,41 +42,46 @@ class Mounted:
         """Brings what the kernel still keeps into the file system: dirty pages of mappings and of its write cache.
 
         The file system is opened for it from a thread that does not serve, for no longer than the call.
+
+        Raises:
+            TransientError: the kernel did not hand everything over in time.
         """
         if self.session.read_only or self._gone.is_set():
             return
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                _libc.syncfs(descriptor)
-                self._await_written(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def _await_written(self, descriptor: int) -> None:
-        """Waits for the writes that syncfs(2) has begun: it does not wait for those of FUSE.
-
-        Requests are read in the order they were sent, so once one that is never cached is answered, all before it have
-        been read, and those that fit the server's own order have been done.  What the kernel holds back because too
-        much is under way shows in the number of requests that wait.
-        """
-        end = time.monotonic() + _PATIENCE
-        while True:
-            os.fstatvfs(descriptor)
-            if time.monotonic() >= end:
-                _log.warning("mount.not_settled", path=str(self.path))
-                return
-            if self._waiting() < BACKGROUND and not self.server.statistics.in_workers:
-                os.fstatvfs(descriptor)
-                return
-            time.sleep(0.001)
-
-    def _waiting(self) -> int:
         try:
-            return int(Path(f"/sys/fs/fuse/connections/{self.connection}/waiting").read_text())
-        except (OSError, ValueError):
-            # Not every container shows it.
-            return 0
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            if device.find_mount(self.path) is None:
+                return
+            raise
+        try:
+            if os.fstat(descriptor).st_dev != self.connection:
+                # Unmounted, which has written everything; what lies here is not ours.
+                return
+            if _libc.syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(self.path))
+            barrier = self.server.barrier(descriptor)
+        finally:
+            os.close(descriptor)
+        self._await_writes(barrier)
+
+    def _await_writes(self, barrier: threading.Event) -> None:
+        """Waits for the writes that syncfs(2) has begun: it does not wait for those of FUSE."""
+        end = time.monotonic() + _PATIENCE
+        if barrier.wait(_PATIENCE):
+            left = self.server.in_hand()
+            while left & self.server.in_hand():
+                if time.monotonic() >= end:
+                    break
+                time.sleep(0.001)
+            else:
+                return
+        if not self._gone.is_set():
+            raise TransientError(
+                f"the kernel's dirty pages of {self.path} were not written within {_PATIENCE:g} s",
+                hint="nothing was published and nothing is lost: try again",
+            )
 
     def replace(self, session: Session) -> None:
         """Goes on with another version; the former stays open for the handles it gave out."""

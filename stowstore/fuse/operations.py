@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EINVAL, ENOTTY, EOPNOTSUPP, ERANGE
+from errno import EINVAL, EOPNOTSUPP, ERANGE
 from typing import Any, Final
 
 from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.fuse import wire
+from stowstore.fuse.barriers import Barriers
 from stowstore.fuse.listings import Listings
 from stowstore.fuse.options import FuseOptions, KernelCache
 from stowstore.fuse.wire import InitFlag, Opcode, OpenFlag, SetattrValid, WriteFlag
@@ -51,6 +52,7 @@ class Operations:
         self._generations: list[tuple[int, FileSystem]] = [(0, files)]
         self._first_handle = 0
         self._listings = Listings(options)
+        self.barriers = Barriers()
         self._callers: dict[tuple[int, int], Caller] = {(0, 0): ROOT}
         self._writes_back = options.kernel_cache is KernelCache.WRITE_BACK
         self.read_bytes = 0
@@ -315,7 +317,7 @@ class Operations:
         return self.fsyncdir(node, body, uid, gid)
 
     def ioctl(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        raise posix_error(ENOTTY)
+        return self.barriers.ioctl(body)
 
     # -- directories -------------------------------------------------------------------------------------------------
 
@@ -326,6 +328,7 @@ class Operations:
         handle = wire.RELEASE.unpack_from(body)[0]
         self._listings.forget(handle)
         self._owner(handle).releasedir(handle)
+        self.barriers.released(handle)
         return b""
 
     def readdir(self, node: int, body: Body, uid: int, gid: int) -> Payload:

@@ -28,7 +28,7 @@ from attrs import frozen
 from datastore.context import CancelToken
 from datastore.errors import Cancelled, StoreError
 from datastore.events import get_logger
-from stowstore.chunks.patience import WouldWait, never_wait
+from stowstore.chunks.patience import WouldWait, never_waiting
 from stowstore.fuse.notify import Notifier
 from stowstore.fuse.operations import Handler, Operations, Payload
 from stowstore.fuse.options import FuseOptions
@@ -103,6 +103,20 @@ class FuseServer:
             written_bytes=self._operations.written_bytes,
         )
 
+    def barrier(self, descriptor: int) -> threading.Event:
+        """Set when all has been read that the kernel queues until a directory of the mount is closed; see `Barriers`.
+
+        What was read is done, or among `in_hand`.
+
+        Raises:
+            OSError: the descriptor is no directory of this mount.
+        """
+        return self._operations.barriers.place(descriptor)
+
+    def in_hand(self) -> frozenset[int]:
+        """The requests that workers have."""
+        return frozenset(self._tokens)
+
     def replace(self, files: FileSystem) -> None:
         """Answers from another file system from now on; tell the kernel what differs by `notify`."""
         self._operations.replace(files)
@@ -119,9 +133,9 @@ class FuseServer:
         gc.set_threshold(*_COLLECTION_THRESHOLDS)
         gc.collect()
         gc.freeze()
-        never_wait()
         try:
-            self._serve(self._reader())
+            with never_waiting():
+                self._serve(self._reader())
         finally:
             self._workers.close()
             sys.setswitchinterval(interval)

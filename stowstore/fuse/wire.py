@@ -31,6 +31,8 @@ __all__ = [
     "INIT_OUT",
     "INTERRUPT",
     "IN_HEADER",
+    "IOCTL",
+    "IOCTL_OUT",
     "LSEEK",
     "LSEEK_OUT",
     "MAX_WRITE",
@@ -83,6 +85,8 @@ OPEN: Final = Struct("<II")  # flags open_flags
 CREATE: Final = Struct("<4I")  # flags mode umask open_flags, then the name
 OPEN_OUT: Final = Struct("<QIi")  # fh flags backing_id
 READ_WRITE: Final = Struct("<QQIIQII")  # fh offset size flags lock_owner open_flags -, then the data
+IOCTL: Final = Struct("<QIIQII")  # fh flags command argument in_size out_size
+IOCTL_OUT: Final = Struct("<iIII")  # result flags in_iovs out_iovs
 RELEASE: Final = Struct("<QIIQ")  # fh flags release_flags lock_owner
 FSYNC: Final = Struct("<QII")  # fh flags -
 WRITE_OUT: Final = Struct("<II")  # size -
