@@ -23,9 +23,9 @@ def demonstrate_mount() -> None:
     with tempfile.TemporaryDirectory(prefix="stowstore-demo-") as directory:
         root, place = f"file://{directory}/root", Path(directory, "mnt")
         volume = stowstore.Volume.new("mounted", root)
-        dirs = {"meta_dir": Path(directory, "meta"), "cache_dir": Path(directory, "cache")}
+        meta, cache = Path(directory, "meta"), Path(directory, "cache")
         try:
-            path, spent = timed(lambda: volume.blocking.mount(place, **dirs))
+            path, spent = timed(lambda: volume.blocking.mount(place, meta, cache))
         except (Unsupported, PermissionDenied) as error:
             click.echo(f"Mount      not here: {error}")
             return

@@ -20,6 +20,10 @@ __all__ = ["MAX_SIZE", "NOW", "AttributeChanges", "AttributeOperations", "Moment
 MAX_SIZE = (1 << 63) - 1
 
 
+#: What 64 bits of nanoseconds reach.
+_FIRST, _LAST = -(1 << 63), (1 << 63) - 1
+
+
 class Moment(Enum):
     """A time that the file system reads from its own clock."""
 
@@ -90,7 +94,7 @@ class AttributeOperations(Core):
                 self._set_times(node, changes, now)
             if changes.ctime is not None:
                 self._overlay.changed(node)
-                node.ctime = changes.ctime
+                node.ctime = _kept(changes.ctime)
             return node.attributes()
 
     def statfs(self) -> FileSystemStatus:
@@ -169,7 +173,12 @@ class AttributeOperations(Core):
     def _set_times(self, node: Inode, changes: AttributeChanges, now: int) -> None:
         self._overlay.changed(node)
         if changes.atime is not None:
-            node.atime = now if isinstance(changes.atime, Moment) else changes.atime
+            node.atime = now if isinstance(changes.atime, Moment) else _kept(changes.atime)
         if changes.mtime is not None:
-            node.mtime = now if isinstance(changes.mtime, Moment) else changes.mtime
+            node.mtime = now if isinstance(changes.mtime, Moment) else _kept(changes.mtime)
         node.ctime = now
+
+
+def _kept(moment: int) -> int:
+    """The nearest time that a record can hold, as Linux does it: the years 1677 to 2262."""
+    return max(_FIRST, min(moment, _LAST))

@@ -119,6 +119,9 @@ class MemoryContent:
     def plan(self, node: Any, offset: int, size: int) -> Any:
         return offset, size, node.extents.within(offset, size)
 
+    def is_near(self, plan: Any) -> bool:
+        return True
+
     def fetch(self, plan: Any) -> bytes:
         offset, size, pieces = plan
         made = bytearray(size)

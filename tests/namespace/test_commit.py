@@ -252,6 +252,17 @@ def test_attributes_survive(session: Session) -> None:
     assert (True, 5000) == (record.xattrs, record.allocated)
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(2**64 * 10**9, 2**63 - 1), (-(2**70), -(2**63)), (2**62, 2**62)])
+def test_times_beyond_64_bits_are_the_nearest_that_can_be_kept(session: Session, asked: int, kept: int) -> None:
+    """A time no record can hold becomes the first or last one that it can, and the version can be written."""
+    files = session.files
+    ino = put(files, b"f", b"x")
+    files.setattr(ino, AttributeChanges(atime=asked, mtime=asked), ROOT)
+    session.commit()
+    found = session.reader().getattr(ino)
+    assert (found.atime_ns, found.mtime_ns) == (kept, kept)
+
+
 def test_operations_go_on_in_threads_while_commits_are_written(session: Session) -> None:
     """Many threads make, write, rename and remove while versions are made; every version is whole."""
     files = session.files
