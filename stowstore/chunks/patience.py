@@ -1,6 +1,6 @@
 """Threads that must not wait: they are told that something would have to be fetched, instead of fetching it.
 
-A thread that serves everybody, such as a mount's, calls `never_wait` once.  Code that is prepared for it asks
+A thread that serves everybody, such as a mount's, serves under `never_waiting`.  Code that is prepared for it asks
 `must_not_wait` before it begins to change anything, and raises `WouldWait`; the thread then hands the whole operation
 to another one.
 """
@@ -8,10 +8,11 @@ to another one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["WouldWait", "must_not_wait", "never_wait"]
+__all__ = ["WouldWait", "must_not_wait", "never_waiting"]
 
 
 class WouldWait(Exception):
@@ -32,9 +33,15 @@ class _Patience(threading.local):
 _patience = _Patience()
 
 
-def never_wait() -> None:
-    """Says that the calling thread must not wait for the network or for room."""
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Says that the calling thread must not wait for the network or for room, until the block ends."""
+    before = _patience.never_waits
     _patience.never_waits = True
+    try:
+        yield
+    finally:
+        _patience.never_waits = before
 
 
 def must_not_wait() -> bool:

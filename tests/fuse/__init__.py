@@ -1,0 +1,1 @@
+"""Tests of the kernel's protocol, with the kernel played by the test."""
