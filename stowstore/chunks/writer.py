@@ -162,7 +162,8 @@ class BlockWriter:
             DeadlineExceeded, Cancelled: the context of the caller ended first, with the same promise.
         """
         with self._adding:
-            for batch in self._batches:
+            # A copy: whatever has been encoded is taken out meanwhile, under the other lock.
+            for batch in self._batches.copy():
                 if batch.failed:
                     batch.start(self._executor, self._encode, self._on_encoded)
             if self._open_batch.items:
