@@ -73,6 +73,7 @@ class AttributeOperations(Core):
 
         With the handle of a file open for writing, its size may be changed whatever the mode bits say (``ftruncate``).
         """
+        self._overlay.warm_inode(ino)
         with self._lock:
             self._require_writable()
             node = self._node(ino)

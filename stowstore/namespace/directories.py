@@ -24,9 +24,7 @@ class DirectoryOperations(AttributeOperations):
 
     def lookup(self, parent: int, name: bytes, caller: Caller) -> Attributes:
         """The attributes of what a name in a directory stands for; knows ``.`` and ``..``."""
-        overlay = self._overlay
-        if (parent, name) not in overlay.entries.young:
-            overlay.warm_entry(parent, name)
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             directory, entry = self._search(parent, name, caller)
             if entry is not None:
@@ -86,6 +84,7 @@ class DirectoryOperations(AttributeOperations):
 
     def readlink(self, ino: int) -> bytes:
         """The text of a symbolic link."""
+        self._overlay.warm_inode(ino)
         with self._lock:
             node = self._node(ino)
             if not stat.S_ISLNK(node.mode):
@@ -152,6 +151,7 @@ class DirectoryOperations(AttributeOperations):
 
     def opendir(self, ino: int, caller: Caller) -> int:
         """A handle to list a directory as it is now."""
+        self._overlay.warm_inode(ino)
         with self._lock:
             node = self._directory(ino)
             self._require(node, caller, READ)

@@ -41,9 +41,7 @@ class KernelOperations(XattrOperations):
 
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
-        overlay = self._overlay
-        if (parent, name) not in overlay.entries.young:
-            overlay.warm_entry(parent, name)
+        self._overlay.warm_entry(parent, name)
         with self._lock:
             node = self._found(parent, name)
             if node is None:

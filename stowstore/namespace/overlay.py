@@ -160,15 +160,24 @@ class Overlay:
         return found if found is not _ABSENT else None
 
     def warm_entry(self, parent: int, name: bytes) -> None:
-        """Fetches an entry and its inode for who asks next, WITHOUT the lock: nobody waits behind the network."""
-        if parent < self.first_new_ino and (parent, name) not in self.entries.young:
+        """Fetches a directory, an entry and its inode for who asks next, WITHOUT the lock: nobody waits behind it.
+
+        Each is remembered for itself, so none of them stands for the others.
+        """
+        if parent >= self.first_new_ino:
+            return
+        self.warm_inode(parent)
+        entry = self.entries.young.get((parent, name))
+        if entry is None:
             raw = self._fetch(entry_key(parent, name))
-            if raw is not None:
-                self.warm_inode(EntryRecord.decode(raw).ino)
+            if raw is None:
+                return
+            entry = EntryRecord.decode(raw)
+        self.warm_inode(entry.ino)
 
     def warm_inode(self, ino: int) -> None:
         """Fetches an inode for who asks next, WITHOUT the lock."""
-        if ino < self.first_new_ino and ino not in self.inodes.young:
+        if ino < self.first_new_ino and ino and ino not in self.inodes.young and ino not in self.opened:
             self._fetch(inode_key(ino))
 
     def changed(self, node: Inode) -> None:
