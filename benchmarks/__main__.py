@@ -12,6 +12,7 @@ import click
 
 from benchmarks import comparing, inside
 from benchmarks.model import Row
+from benchmarks.mount import mount
 from benchmarks.report import Conditions, as_json, as_table, write_document
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.volumes import volumes
@@ -25,6 +26,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "import": inside.imports,
     "layers": inside.layers,
     "volumes": volumes,
+    "mount": mount,
 }
 
 

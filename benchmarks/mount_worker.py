@@ -1,0 +1,119 @@
+"""What is done to a directory while it is measured, in a process of its own: ``mount_worker.py TASK DIRECTORY FILES``.
+
+Standard library only: it starts fast, and knows nothing of what it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+__all__ = ["TASKS"]
+
+_DIRECTORIES: Final = 50
+_MIB: Final = 1 << 20
+_PAGE: Final = 4096
+
+
+def small_files(directory: Path, files: int) -> dict[str, float]:
+    """Operations a second on files of 4 KiB in fifty directories."""
+    data = os.urandom(_PAGE)
+    directories = [directory / f"d{number}" for number in range(_DIRECTORIES)]
+    for one in directories:
+        one.mkdir()
+    paths = [str(directories[number % _DIRECTORIES] / f"f{number}") for number in range(files)]
+
+    def create() -> None:
+        for path in paths:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            os.write(descriptor, data)
+            os.close(descriptor)
+
+    def read() -> None:
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.read(descriptor, _PAGE)
+            os.close(descriptor)
+
+    def listed() -> None:
+        for one in directories:
+            for entry in os.scandir(one):
+                entry.stat()
+
+    steps: Mapping[str, Callable[[], object]] = {
+        "create": create,
+        "stat": lambda: [os.stat(path) for path in paths],
+        "open and read": read,
+        "list and stat": listed,
+        "rename": lambda: [os.rename(path, f"{path}x") for path in paths],
+        "unlink": lambda: [os.unlink(f"{path}x") for path in paths],
+    }
+    found = {}
+    for name, step in steps.items():
+        began = time.perf_counter()
+        step()
+        found[name] = files / (time.perf_counter() - began)
+    return found
+
+
+def stream(directory: Path, mebibytes: int) -> dict[str, float]:
+    """MiB a second of one large file, written in calls of 1 MiB, and read when the kernel has forgotten it."""
+    data = os.urandom(_MIB)
+    descriptor = os.open(directory / "large", os.O_CREAT | os.O_WRONLY)
+    began = time.perf_counter()
+    for _ in range(mebibytes):
+        os.write(descriptor, data)
+    written = mebibytes / (time.perf_counter() - began)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+    descriptor = os.open(directory / "large", os.O_RDONLY)
+    began = time.perf_counter()
+    while os.read(descriptor, _MIB):
+        pass
+    return {"write": written, "read, cold kernel": mebibytes / (time.perf_counter() - began)}
+
+
+def programs(directory: Path, _: int) -> dict[str, float]:
+    """Seconds that a clone and an archive take."""
+    found = {}
+    project = Path(__file__).resolve().parents[1]
+    archive = Path(os.environ["STOWSTORE_BENCH_ARCHIVE"])
+    if not archive.exists():
+        with tarfile.open(archive, "w") as tar:
+            tar.add(project / "stowstore", "stowstore")
+            tar.add(project / "tests", "tests", filter=lambda one: None if "__pycache__" in one.name else one)
+    steps = {
+        "untar": ["tar", "-xf", str(archive)],
+        "ls -lR": ["ls", "-lR"],
+        "rm -rf": ["rm", "-rf", "stowstore", "tests"],
+    }
+    if (project / ".git").is_dir():
+        steps["git clone"] = ["git", "clone", "-q", str(project), "clone"]
+    for name, command in steps.items():
+        began = time.perf_counter()
+        subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        found[name] = time.perf_counter() - began
+    return found
+
+
+TASKS = {task.__name__: task for task in (small_files, stream, programs)}
+
+
+def main() -> None:
+    """Does one task and prints what it found."""
+    name, directory, count = sys.argv[1:]
+    target = Path(directory)
+    target.mkdir()
+    print(json.dumps(TASKS[name](target, int(count))))
+
+
+if __name__ == "__main__":
+    main()
