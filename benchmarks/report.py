@@ -27,6 +27,7 @@ _TITLES = {
     "import": "Import",
     "layers": "Layers over a store in memory",
     "volumes": "Volumes",
+    "mount": "Mounts",
 }
 _DISTRIBUTIONS = ("obstore", "minio", "boto3", "s3fs", "apache-libcloud")
 
