@@ -31,6 +31,7 @@ __all__ = [
     "MountPoint",
     "abort",
     "connection_of",
+    "cut_off",
     "find_mount",
     "mount",
     "mounts",
@@ -116,11 +117,31 @@ def unmount(path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
         raise MountFailed(f"{where} cannot be unmounted: {os.strerror(number)}")
 
 
-def abort(connection: int) -> None:
-    """Cuts the kernel off from a server: every request fails at once, and whoever hung in one is free.
+def cut_off(path: str | os.PathLike[str]) -> None:
+    """Cuts the kernel off from the server of a mount: every request fails at once, and whoever hung in one is free.
+
+    The mount may be gone afterwards, or answer ENOTCONN until it is unmounted.
 
     Raises:
-        OSError: this user may not, or there is no such connection.
+        MountFailed: nothing of ours is mounted there.
+        OSError: see `abort`; the superuser is spared it.
+    """
+    found = find_mount(path)
+    if found is None:
+        raise MountFailed(f"nothing of stowstore is mounted at {os.fspath(path)}")
+    if os.geteuid() == 0:
+        # Aborts the connection before it looks whether anything is open: that it then says EBUSY does not matter.
+        _try_unmount(found.path, _UnmountFlags.FORCE)
+    else:
+        abort(found.connection)
+
+
+def abort(connection: int) -> None:
+    """Cuts the kernel off from a server by the number of the connection, which a detached mount still has.
+
+    Raises:
+        OSError: this user may not, there is no such connection, or /sys/fs/fuse/connections is not mounted, as in
+            most containers.
     """
     (_CONNECTIONS / str(connection) / "abort").write_text("1")
 

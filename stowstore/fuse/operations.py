@@ -37,6 +37,20 @@ BACKGROUND: Final = 128
 _CONGESTED: Final = 96
 
 _OPEN_KILL_SUIDGID: Final = 1
+_WRITE_KILL_SUIDGID: Final = int(WriteFlag.KILL_SUIDGID)
+
+# Plain numbers: asking a flag of an enumeration costs more than the rest of a small request.
+_SET_ATIME: Final = int(SetattrValid.ATIME)
+_SET_ATIME_NOW: Final = int(SetattrValid.ATIME_NOW)
+_SET_CTIME: Final = int(SetattrValid.CTIME)
+_SET_GID: Final = int(SetattrValid.GID)
+_SET_KILL_SUIDGID: Final = int(SetattrValid.KILL_SUIDGID)
+_SET_MODE: Final = int(SetattrValid.MODE)
+_SET_MTIME: Final = int(SetattrValid.MTIME)
+_SET_MTIME_NOW: Final = int(SetattrValid.MTIME_NOW)
+_SET_SIZE: Final = int(SetattrValid.SIZE)
+_SET_UID: Final = int(SetattrValid.UID)
+
 _HANDLES_OF_ONE: Final = 1 << 40
 
 
@@ -152,25 +166,25 @@ class Operations:
             wire.SETATTR.unpack_from(body)
         )
         access: int | Moment | None = None
-        if valid & SetattrValid.ATIME_NOW:
+        if valid & _SET_ATIME_NOW:
             access = NOW
-        elif valid & SetattrValid.ATIME:
+        elif valid & _SET_ATIME:
             access = wire.signed_time(atime, atime_ns)
         modified: int | Moment | None = None
-        if valid & SetattrValid.MTIME_NOW:
+        if valid & _SET_MTIME_NOW:
             modified = NOW
-        elif valid & SetattrValid.MTIME:
+        elif valid & _SET_MTIME:
             modified = wire.signed_time(mtime, mtime_ns)
         changes = AttributeChanges(
-            mode=mode if valid & SetattrValid.MODE else None,
-            uid=new_uid if valid & SetattrValid.UID else None,
-            gid=new_gid if valid & SetattrValid.GID else None,
-            size=size if valid & SetattrValid.SIZE else None,
+            mode=mode if valid & _SET_MODE else None,
+            uid=new_uid if valid & _SET_UID else None,
+            gid=new_gid if valid & _SET_GID else None,
+            size=size if valid & _SET_SIZE else None,
             atime=access,
             mtime=modified,
-            ctime=wire.signed_time(ctime, ctime_ns) if valid & SetattrValid.CTIME else None,
+            ctime=wire.signed_time(ctime, ctime_ns) if valid & _SET_CTIME else None,
         )
-        caller = _STRANGER if valid & SetattrValid.KILL_SUIDGID else ROOT
+        caller = _STRANGER if valid & _SET_KILL_SUIDGID else ROOT
         self.files.setattr(node, changes, caller)
         return self._attr_prefix + self.files.show(node)
 
@@ -275,7 +289,7 @@ class Operations:
         payload = body[wire.READ_WRITE.size :]
         if len(payload) != size:
             raise posix_error(EINVAL, f"a write of {size} bytes came with {len(payload)}")
-        caller = _STRANGER if how & WriteFlag.KILL_SUIDGID else ROOT
+        caller = _STRANGER if how & _WRITE_KILL_SUIDGID else ROOT
         self._owner(handle).write(handle, offset, payload, caller)
         self.written_bytes += size
         return wire.WRITE_OUT.pack(size, 0)

@@ -116,9 +116,9 @@ class FileOperations(RenameOperations):
         if not length:
             return 0
         node = opened.node
-        with self._lock:
-            at = node.size if opened.append else offset
-            self._require_room(node, at, length)
+        if not self._usage.has_room_for(length):
+            with self._lock:
+                self._require_room(node, node.size if opened.append else offset, length)
         staged = self.content.stage(data)
         try:
             with self._lock:
