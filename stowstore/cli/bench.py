@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter, process_time
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import click
 from attrs import asdict, frozen
 
 from datastore.reference import DataReference
+from stowstore.cli.bench_path import measure_path
 from stowstore.cli.opening import Opener
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text
 from stowstore.store import StowStore, open_store
@@ -35,6 +37,7 @@ class Row:
 
 
 @click.command()
+@click.argument("path", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--store", "store_url", metavar="URL", help="Store to measure; the configured one by default.")
 @click.option("--small", type=click.IntRange(1), default=500, show_default=True, help="How many objects of 4 KiB.")
 @click.option("--large", type=click.IntRange(1), default=64, show_default=True, help="MiB of the large object.")
@@ -43,11 +46,19 @@ class Row:
 )
 @json_option
 @click.pass_obj
-def bench(opener: Opener, store_url: str | None, small: int, large: int, threads: int, as_json: bool) -> None:
+def bench(
+    opener: Opener, path: Path | None, store_url: str | None, small: int, large: int, threads: int, as_json: bool
+) -> None:
     """Measure a store from here: small puts and gets, one large object, listing. Removes what it wrote.
 
-    Compare rows of one run; single figures of two runs depend on what else the machines were doing.
+    With PATH measure a directory instead, such as a mounted volume: creating, reading and removing small files, and
+    one large file. Compare rows of one run; single figures of two runs depend on what else the machines were doing.
     """
+    if path is not None:
+        if store_url is not None:
+            raise click.UsageError("either PATH or --store")
+        _show_path(path, small, large << 20, as_json)
+        return
     with opener.limits():
         store = open_store(store_url) if store_url else opener.store(None)
         base = store.base_container_fqn.join(f"bench-{uuid4().hex[:8]}")
@@ -133,4 +144,16 @@ def _run(
         statistics.median(times) * 1000,
         times[min(len(times) - 1, int(len(times) * 0.99))] * 1000,
         spent / len(refs) * 1e6,
+    )
+
+
+def _show_path(path: Path, small: int, large: int, as_json: bool) -> None:
+    rows = list(measure_path(path, small, large))
+    if as_json:
+        echo_json([asdict(row) for row in rows])
+        return
+    echo_table(
+        ("what", "operations", "a second", "throughput"),
+        [(row.what, row.operations, f"{row.per_second:,.0f}", row.throughput) for row in rows],
+        right=frozenset({1, 2, 3}),
     )
