@@ -16,6 +16,7 @@ from typing import Any, Final
 from datastore import errors as store_errors
 from datastore.context import remaining
 from datastore.errors import DeadlineExceeded, StoreError
+from stowstore.fuse import device
 from stowstore.mounts import table
 from stowstore.versions import errors as volume_errors
 from stowstore.versions.errors import VolumeError
@@ -82,7 +83,7 @@ def raised(failure: dict[str, Any]) -> Exception:
     kind, message, hint = str(failure.get("kind")), str(failure.get("message")), failure.get("hint")
     if failure.get("errno") is not None:
         return OSError(int(failure["errno"]), message)
-    for module in (volume_errors, store_errors):
+    for module in (volume_errors, store_errors, device):
         found = getattr(module, kind, None)
         if isinstance(found, type) and issubclass(found, StoreError):
             with contextlib.suppress(TypeError):

@@ -37,6 +37,9 @@ def unmount(path: str | os.PathLike[str], *, timeout: float = 30.0, force: bool 
     if record is not None and record.is_alive:
         _cut_off(where, record)
     clear_dead(where)
+    if device.find_mount(where) is not None:
+        # Nobody here has listed it, or its daemon has ended and left it: it is to go all the same.
+        device.unmount(where, patience=timeout)
 
 
 def clear_dead(path: str | os.PathLike[str]) -> None:
@@ -54,7 +57,8 @@ def clear_dead(path: str | os.PathLike[str]) -> None:
 def _is_dead(where: Path) -> bool:
     """Whether a mount nobody has listed answers at all; a hung one is somebody's."""
     try:
-        os.stat(where)
+        # Not stat(2), which the kernel answers from its cache.
+        os.statvfs(where)
     except OSError:
         return True
     return False
@@ -69,7 +73,7 @@ def _await_end(record: table.MountRecord, seconds: float) -> None:
 def _cut_off(where: Path, record: table.MountRecord) -> None:
     """Frees whoever hangs in the mount, and ends its daemon."""
     with contextlib.suppress(OSError, StoreError):
-        device.abort(device.connection_of(where))
+        device.cut_off(where)
     with contextlib.suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGTERM)
         _await_end(record, 2.0)

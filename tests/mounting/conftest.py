@@ -70,8 +70,9 @@ def _end_everything(directory: Path) -> None:
     for found in device.mounts():
         if found.path.is_relative_to(directory):
             try:
-                device.abort(found.connection)
+                device.cut_off(found.path)
             except OSError:
                 # Already cut off, with the daemon.
                 pass
-            device.unmount(found.path, patience=0.0)
+            if device.find_mount(found.path) is not None:
+                device.unmount(found.path, patience=0.0)

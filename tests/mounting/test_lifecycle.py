@@ -15,6 +15,7 @@ import pytest
 from datastore.errors import DeadlineExceeded, StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase
+from stowstore.fuse.device import MountFailed
 from stowstore.mounts import control, table
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.mounts.unmounting import unmount
@@ -125,6 +126,13 @@ def test_one_that_is_not_ready_in_time_says_so(place: Place) -> None:
     assert eventually(lambda: not place.daemons())
 
 
+def test_errors_of_mounting_arrive_as_what_they_are() -> None:
+    """Whatever side raised them."""
+    failure = control.as_failure(MountFailed("it is no directory", hint="take another"))
+    with pytest.raises(MountFailed, match="no directory"):
+        raise control.raised(failure)
+
+
 def test_a_path_that_is_mounted_is_refused(place: Place) -> None:
     """Two volumes do not lie over each other."""
     place.mount(place.volume())
@@ -133,10 +141,20 @@ def test_a_path_that_is_mounted_is_refused(place: Place) -> None:
     assert 1 == len(place.mounts())
 
 
+def test_one_mount_lies_in_another(place: Place) -> None:
+    """Each is unmounted for itself."""
+    path = place.mount(place.volume())
+    (path / "below").mkdir()
+    nested = place.mount(place.volume("other"), at="mnt/below")
+    (nested / "f").write_text("nested")
+    unmount(nested)
+    assert [] == os.listdir(path / "below")
+
+
 def test_a_path_that_is_no_directory_is_refused(place: Place) -> None:
     """What lies there is not touched."""
     (place.directory / "mnt").write_text("a file")
-    with pytest.raises((OSError, StoreError)):
+    with pytest.raises((MountFailed, FileExistsError)):
         place.mount(place.volume())
     assert "a file" == (place.directory / "mnt").read_text()
 
