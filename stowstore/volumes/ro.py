@@ -12,7 +12,8 @@ from attrs import frozen
 
 from stowstore.mounts.options import MountOptions
 from stowstore.versions.errors import NotCommitted
-from stowstore.volumes.blocking import BlockingROVolume, Blocks
+from stowstore.volumes.blocking import Blocks
+from stowstore.volumes.blocking_ro import BlockingROVolume
 from stowstore.volumes.files import Files
 from stowstore.volumes.registry import Key
 from stowstore.volumes.volume import Access, Volume

@@ -12,7 +12,8 @@ from attrs import frozen
 
 from stowstore.mounts.options import MountOptions
 from stowstore.versions.address import VolumeAddress
-from stowstore.volumes.blocking import BlockingRWVolume, Blocks
+from stowstore.volumes.blocking import Blocks
+from stowstore.volumes.blocking_rw import BlockingRWVolume
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Conflicts, Merge
 from stowstore.volumes.registry import registry
