@@ -24,7 +24,7 @@ from stowstore.fuse.options import FuseOptions, KernelCache
 from stowstore.fuse.server import FuseServer
 from stowstore.mounts import control, table
 from stowstore.mounts.options import MountRequest
-from stowstore.volumes import Volume
+from stowstore.volumes import ROVolume, Volume
 from stowstore.volumes.registry import registry
 
 __all__ = ["main"]
@@ -47,10 +47,29 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
     record, socket = table.names_of(request.path)
     commands = Commands(mounted)
     metrics = None
+    ending = threading.Lock()
+
+    def end() -> None:
+        if metrics is not None:
+            metrics.close()
+        mounted.close()
+        registry.close_all()
+        record.unlink(missing_ok=True)
+
     try:
         if request.options.metrics_port is not None:
             metrics = serve_metrics(mounted, request.options.metrics_port)
-        with ControlServer(socket, commands):
+        with ControlServer(socket, commands) as listening:
+
+            def leave() -> None:
+                commands.wait()
+                with ending:
+                    listening.close()
+                    end()
+                    # The serving thread sleeps in the kernel for good; the end of the process wakes everybody.
+                    os._exit(0)
+
+            mounted.leave = leave
             threading.Thread(
                 target=_announce,
                 args=(mounted, answer, log, str(socket), None if metrics is None else metrics.port),
@@ -63,12 +82,9 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
             mounted.server.run()
             mounted.ended()
             commands.wait()
+            ending.acquire()
     finally:
-        if metrics is not None:
-            metrics.close()
-        mounted.close()
-        registry.close_all()
-        record.unlink(missing_ok=True)
+        end()
         os.close(mounted.server.device)
     return 0
 
@@ -82,12 +98,14 @@ def _begin(request: MountRequest) -> Mounted:
     opened = registry.require(volume._key())
     session = opened.session
     options = request.options
+    # Where no file of a version can have attributes, the kernel need not ask: `ls -l` does so for every one.
+    xattrs = options.xattrs and not (isinstance(volume, ROVolume) and not session.files.has_stored_xattrs)
     found = FuseOptions(
         attr_seconds=options.attr_cache,
         entry_seconds=options.entry_cache,
         directory_seconds=options.dir_entry_cache,
         kernel_cache=KernelCache(options.kernel_cache),
-        xattrs=options.xattrs,
+        xattrs=xattrs,
         spin=options.spin,
     )
     device = mount(

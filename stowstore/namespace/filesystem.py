@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from stowstore.index.keys import XATTR, after_prefix
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.committing import CommitOperations
 from stowstore.namespace.interfaces import Content, MetaStore
@@ -50,6 +51,11 @@ class FileSystem(CommitOperations):
     def snapshot(self) -> Snapshot:
         """The committed state that changes lie over."""
         return self._overlay.snapshot
+
+    @property
+    def has_stored_xattrs(self) -> bool:
+        """Whether any inode of the version below has extended attributes; one look into its index."""
+        return next(self.snapshot.scan(XATTR, after_prefix(XATTR)), None) is not None
 
     def upload_early(self, writer: Any, *, delay: float) -> None:
         """Begins to upload what has been written, in the background, to the writer that commits use as well."""

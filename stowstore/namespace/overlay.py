@@ -28,8 +28,8 @@ _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
 #: Inodes and entries remembered, about 500 and 250 bytes each.
-CACHED_INODES: Final = 65536
-CACHED_ENTRIES: Final = 131072
+CACHED_INODES: Final = 32768
+CACHED_ENTRIES: Final = 65536
 
 
 class RecentlyUsed(Generic[_K, _V]):
