@@ -23,6 +23,9 @@ from stowstore.versions.session import CommitOptions
 
 __all__ = ["Commands"]
 
+#: How long the last commit asks for an unmount before it detaches the mount, seconds.
+_FINAL_PATIENCE: Final = 0.5
+
 _WARM_BYTES: Final = 8 << 20
 
 
@@ -64,10 +67,14 @@ class Commands:
         self._require_writable()
         with self._publishing:
             self._mounted.settle()
-            threading.Thread(target=self._mounted.unmount, daemon=True).start()
+            # Files that are open do not keep the version waiting.
+            threading.Thread(target=self._mounted.unmount, args=(_FINAL_PATIENCE,), daemon=True).start()
             self._mounted.await_quiet()
             options = CommitOptions(message=message, produced_by=produced_by, parent_produced_by=parent_produced_by)
-            return self._published(self._mounted.session.commit(options))
+            published = self._published(self._mounted.session.commit(options))
+            # What would still be written now is in no version.
+            threading.Thread(target=self._mounted.cut_off, daemon=True).start()
+            return published
 
     def _do_fork(self, name: str, produced_by: Any = None, parent_produced_by: Any = None) -> dict[str, Any]:
         """Another volume of the present state."""

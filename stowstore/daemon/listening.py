@@ -49,6 +49,10 @@ class ControlServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes no more requests, and returns when those that came have been answered."""
         self._socket.close()
         self._path.unlink(missing_ok=True)
         # What was done is also told, before the process ends.

@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ class Mounted:
         self.since = time.time()
         self.connection = device.connection_of(path)
         self._former: list[Session] = []
+        #: Ends the process in good order; the last way to cut a detached mount off.
+        self.leave: Callable[[], object] = lambda: None
         self._unmounting = threading.Lock()
         self._gone = threading.Event()
 
@@ -100,13 +103,13 @@ class Mounted:
             for session in (*self._former[1:], self.session):
                 session.close()
 
-    def unmount(self) -> None:
+    def unmount(self, patience: float = 5.0) -> None:
         """Takes the mount away while it is served on: asked first, then lazily, then by cutting it off."""
         with self._unmounting:
             if self._gone.is_set():
                 return
             try:
-                device.unmount(self.path, patience=5.0)
+                device.unmount(self.path, patience=patience)
             except (OSError, StoreError) as error:
                 _log.warning("mount.not_unmounted", path=str(self.path), error=str(error))
             if not self._gone.wait(5.0):
@@ -118,10 +121,11 @@ class Mounted:
         try:
             device.abort(self.connection)
         except OSError as error:
-            _log.warning("mount.not_aborted", path=str(self.path), error=str(error))
-        if not self._gone.wait(2.0):
-            self.session.close()
-            os._exit(0)
+            _log.info("mount.not_aborted", path=str(self.path), error=str(error))
+        else:
+            if self._gone.wait(2.0):
+                return
+        self.leave()
 
     def ended(self) -> None:
         """Says that the server has ended."""

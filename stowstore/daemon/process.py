@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from datastore.events import get_logger
+from metrics import MetricsServer
 from stowstore.chunks.encryption import KeySource, Passphrase
 from stowstore.daemon.commands import Commands
 from stowstore.daemon.listening import ControlServer
@@ -46,7 +47,7 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
         return 1
     record, socket = table.names_of(request.path)
     commands = Commands(mounted)
-    metrics = None
+    metrics: MetricsServer | None = None
     ending = threading.Lock()
 
     def end() -> None:

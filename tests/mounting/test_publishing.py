@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from datastore.errors import StoreError
 from stowstore import Volume
-from stowstore.mounts import control
+from stowstore.mounts import control, table
 from stowstore.mounts.options import MountOptions
 from stowstore.versions.errors import NoSuchVersion, RootInUse, VolumeError
 from stowstore.volumes import reset_producer, set_producer
@@ -189,6 +190,40 @@ def test_finalizing_publishes_even_while_files_are_open(place: Place) -> None:
         assert "seen" == version.blocking.files.read_text("/f")
         assert user.poll() is None
     assert eventually(lambda: not place.mounts() and not place.daemons())
+
+
+def test_a_slow_finalize_is_not_cut_short_by_an_open_file(place: Place) -> None:
+    """The daemon gives up on whoever keeps a file open, never on a version that is still being published."""
+    volume = place.volume()
+    path = place.mount(volume, upload_delay="1h")
+    for number in range(4):
+        (path / f"f{number}").write_bytes(os.urandom(64 << 20))
+    pid = place.record(path).pid
+    over = threading.Event()
+
+    def slow_down() -> None:
+        """Lets the daemon have a tenth of the time once it is detached, as on a busy machine with a slow store."""
+        eventually(lambda: not place.mounts())
+        while not over.is_set() and os.path.exists(f"/proc/{pid}/exe"):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.09)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.01)
+
+    brake = threading.Thread(target=slow_down)
+    opens = "keep = open('f0', 'rb'); print('open', flush=True); sys.stdin.read()"
+    with running(opens, cwd=path) as user:
+        assert user.stdout is not None
+        user.stdout.readline()
+        brake.start()
+        try:
+            version = volume.blocking.finalize()
+        finally:
+            over.set()
+            brake.join()
+    assert ["f0", "f1", "f2", "f3"] == version.blocking.files.listdir()
+    assert eventually(lambda: not place.daemons())
+    assert [] == table.known()
 
 
 def test_what_a_program_sees_is_what_finalize_publishes(place: Place) -> None:
