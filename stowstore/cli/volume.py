@@ -37,6 +37,7 @@ class _VolumeGroup(LazyGroup):
             "gc": "stowstore.cli.volume_upkeep:gc",
             "check": "stowstore.cli.volume_upkeep:check",
             "repair": "stowstore.cli.volume_upkeep:repair",
+            "recover": "stowstore.cli.volume_upkeep:recover",
             "migrate": "stowstore.cli.volume_upkeep:migrate",
         }
     )

@@ -152,6 +152,11 @@ class Access:
             yield chunks
 
     @property
+    def options(self) -> dict[str, str]:
+        """The options of the root's kind that were given."""
+        return dict(self._options)
+
+    @property
     def key(self) -> str | None:
         """Where the key of an encrypted root comes from."""
         return self._key

@@ -1,4 +1,4 @@
-"""Commands that keep volumes small, whole and where they should be: prune, gc, check, repair, migrate."""
+"""Commands that keep volumes small, whole and where they should be: prune, gc, check, repair, recover, migrate."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from stowstore.versions.migrating import migrate_volume
 from stowstore.versions.prune import PruneReport, RetentionPolicy, prune_versions
 from stowstore.versions.prune import prune as prune_volume
 from stowstore.versions.repair import repair as repair_volume
+from stowstore.volumes import Volume
 
-__all__ = ["check", "gc", "migrate", "prune", "repair"]
+__all__ = ["check", "gc", "migrate", "prune", "recover", "repair"]
 
 _DAYS = re.compile(r"(\d+)([dw])")
 
@@ -378,3 +379,41 @@ def _show_pruned(report: PruneReport, *, as_json: bool) -> None:
     click.echo(f"{len(report.pruned)} versions {'would go' if report.dry_run else 'are gone'}{freed}", err=True)
     if report.dry_run and report.pruned:
         click.echo("nothing was done; --yes prunes", err=True)
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("name")
+@click.option("--meta-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the journal is, if not there.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its data are, if not there.")
+@click.option("-m", "--message", help="What the version says of itself.")
+@json_option
+@volume_command
+def recover(
+    access: Access,
+    volume: str,
+    name: str,
+    meta_dir: Path | None,
+    cache_dir: Path | None,
+    message: str | None,
+    as_json: bool,
+) -> None:
+    """Make what a stranded journal of VOLUME holds another volume NAME, which can then be merged.
+
+    A journal is stranded when somebody else has published since: its changes lie over a version that is no longer the
+    newest, and opening the volume with it is refused.
+
+    \b
+    Example:
+      stowstore volume recover file:///data/root#training rescued
+      stowstore volume merge file:///data/root#training rescued
+    """
+    address = access.address(volume)
+    Volume.configure(address.root, options=access.options, key=access.key)
+    made = Volume.new(address.volume, address.root).blocking.recover(
+        name, meta_dir=meta_dir, cache_dir=cache_dir, message=message
+    )
+    if as_json:
+        echo_json({"volume": f"{address.root}#{name}", "version": made.id, "locator": made.locator})
+    else:
+        click.echo(f"{address.root}#{name}@{made.id}")

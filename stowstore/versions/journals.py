@@ -65,5 +65,6 @@ def _refuse(found: Mapping[str, bytes | None], name: Mapping[str, bytes], meta_d
     raise VolumeError(
         f"{meta_dir} holds uncommitted changes of {shown['volume']} in {shown['root']} over version "
         f"{shown[BASE] or 'none'}, not of {name['volume'].decode()} over {name[BASE].decode() or 'none'}",
-        hint="use another meta_dir; or open that volume with it, and commit or discard the changes",
+        hint="use another meta_dir; or open that volume with it, and commit or discard the changes; or make them a "
+        "volume of their own: `stowstore volume recover`",
     )

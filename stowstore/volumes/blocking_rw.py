@@ -18,14 +18,15 @@ from stowstore.mounts.options import MountOptions
 from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.metastore import choose_kind
-from stowstore.namespace.permissions import ROOT
+from stowstore.namespace.permissions import ROOT, PermissionChecks
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import NoSuchVolume, NotCommitted, RootInUse, VolumeError
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.merging import Conflicts
 from stowstore.versions.migrating import migrate_volume
+from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session
+from stowstore.versions.session import Session, SessionOptions
 from stowstore.versions.successors import merge_version, restore_version
 from stowstore.volumes.arguments import Directory, directory, fork_name, forked_into, said, seconds_of, text_of, within
 from stowstore.volumes.blocking import BlockingVolume
@@ -216,6 +217,27 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                 produced_by=current_producer(),
             )
             return self._volume._version(root.load(made))
+
+    def recover(
+        self, name: str, *, meta_dir: Directory = None, cache_dir: Directory = None, message: str | None = None
+    ) -> ROVolume:
+        """See `RWVolume.recover`."""
+        options = SessionOptions(
+            meta_dir=directory(meta_dir) or self._default_dir("meta"),
+            cache_dir=directory(cache_dir) or self._default_dir("cache"),
+            metadata_store_type=self._volume.metadata_store_type,
+            permissions=PermissionChecks.KERNEL,
+            key=registry.key_source(self._volume.bucket),
+        )
+        with registry.changing(self._key):
+            if registry.find(self._key) is not None or registry.mount_of(self._key) is not None:
+                raise VolumeError(
+                    f"volume {self._volume.name!r} is open", hint="close it, and recover its journal then"
+                )
+            made = recover_journal(
+                self._root(), self._volume.name, name, options, message=message, produced_by=current_producer()
+            )
+        return self._volume._version(made, name)
 
     def migrate_metadata_store_type(
         self, new_metadata_store_type: str, meta_dir: Directory = None, new_meta_dir: Directory = None

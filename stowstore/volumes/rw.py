@@ -238,6 +238,28 @@ class RWVolume(Volume):
         """
         return await asyncio.to_thread(self.blocking.merge, other, conflicts=conflicts, message=message)
 
+    async def recover(
+        self,
+        name: str,
+        *,
+        meta_dir: str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        message: str | None = None,
+    ) -> ROVolume:
+        """Makes what a stranded journal holds a volume of its own, and commits it there.
+
+        A journal is stranded when another writer has published since: its changes lie over a version that is no longer
+        the newest.  The fork called ``name`` begins where they did; merge it to have them in this volume.
+
+        Raises:
+            VolumeError: the volume is open, or the journal holds no changes of it.
+            RootInUse: there is a volume of that name.
+            NoSuchVersion: the version the changes lie over has been pruned.
+        """
+        return await asyncio.to_thread(
+            self.blocking.recover, name, meta_dir=meta_dir, cache_dir=cache_dir, message=message
+        )
+
     async def restore(self, version: Volume | str, *, message: str | None = None) -> ROVolume:
         """Makes an earlier state the newest version; what came in between stays in the log.
 

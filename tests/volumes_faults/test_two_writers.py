@@ -16,8 +16,9 @@ import pytest
 
 from datastore import DataReference, MemoryStore
 from datastore.errors import PreconditionFailed, StoreError
-from stowstore.versions.errors import LeaseHeld, LeaseLost, VolumeError
+from stowstore.versions.errors import LeaseHeld, LeaseLost, RootInUse, VolumeError
 from stowstore.versions.lease import LeaseRecord
+from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests.volumes_faults.programs import read_file, tree_of, write_file
@@ -134,6 +135,37 @@ def test_journal_over_a_version_that_is_no_longer_the_newest(tmp_path: Path) -> 
     # Its lease is free again, and without that journal the volume is open to all.
     with Session.write(root, VOLUME) as again:
         assert set(tree_of(again.files)) == {"first", "theirs"}
+
+    # What it holds becomes a volume of its own, forked where the changes began, and nothing else moves.
+    recovered = recover_journal(root, VOLUME, "rescued", options_of(place), message="rescued")
+    assert (recovered.volume, recovered.message, recovered.parents) == ("rescued", "rescued", (base.name,))
+    with Session.read(root, recovered.name) as reader:
+        assert read_file(reader.files, "mine") == b"mine"
+        assert set(tree_of(reader.files)) == {"first", "mine"}
+    assert root.head(VOLUME) == newest.name
+    with pytest.raises(VolumeError, match=r"holds no changes|is of rescued"):
+        recover_journal(root, VOLUME, "again", options_of(place))
+    with Session.write(root, VOLUME, SessionOptions(cache_dir=tmp_path / "other-cache")) as again:
+        assert set(tree_of(again.files)) == {"first", "theirs"}
+
+
+def test_recovery_that_was_interrupted_is_taken_up(tmp_path: Path) -> None:
+    """Killed between forking and committing it can be run again; another volume of that name is never overwritten."""
+    place = Place(tmp_path)
+    root = root_of(place)
+    with Session.write(root, VOLUME, options_of(place)) as session:
+        write_file(session.files, "first", b"1")
+        base = session.commit()
+        write_file(session.files, "mine", b"mine")
+    with Session.write(root, "taken") as other:
+        write_file(other.files, "x", b"x")
+        other.commit()
+    with pytest.raises(RootInUse):
+        recover_journal(root, VOLUME, "taken", options_of(place))
+    root.set_head("rescued", base.name, None)
+    recovered = recover_journal(root, VOLUME, "rescued", options_of(place))
+    with Session.read(root, recovered.name) as reader:
+        assert set(tree_of(reader.files)) == {"first", "mine"}
 
 
 def test_lease_taken_between_the_check_and_the_head() -> None:
