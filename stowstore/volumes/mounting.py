@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from datastore.context import deadline
 from datastore.errors import Unsupported
 from stowstore.chunks.encryption import KeySource, Passphrase, load_key
-from stowstore.mounts import control, table
+from stowstore.mounts import control
 from stowstore.mounts.options import MountOptions, MountRequest
 from stowstore.mounts.starting import start
 from stowstore.mounts.unmounting import unmount
@@ -95,7 +95,9 @@ def control_answers(path: Path) -> bool:
 
 def await_end(path: Path, seconds: float = 10.0) -> None:
     """Waits until a daemon that has been told to end has done so, and cleans up after one that hangs."""
-    unmount(path, timeout=seconds) if table.find(path) is not None else None
+    with suppress(control.NotServed):
+        # It may end before it is looked at, or while it is.
+        unmount(path, timeout=seconds)
 
 
 def _plain(value: object) -> object:
