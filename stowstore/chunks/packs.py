@@ -29,6 +29,7 @@ __all__ = [
     "PackTable",
     "footer_bytes",
     "new_pack_id",
+    "table_bytes",
 ]
 
 #: What a pack is filled to, without its table; only a single block may take it further.
@@ -186,6 +187,11 @@ class PackTable:
                 block=ref.name,
             )
         return self.checksums.get(ref.offset)
+
+
+def table_bytes(blocks: int) -> int:
+    """What the table of so many blocks takes, without checksums."""
+    return _HEAD.size + blocks * _ROW.size + TRAILER_BYTES
 
 
 def footer_bytes(tail: bytes, size: int, pack: bytes) -> int:

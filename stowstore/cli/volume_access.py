@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +17,9 @@ from attrs import frozen
 from datastore.errors import ConfigError
 from stowstore.chunks.store import ChunkStore
 from stowstore.cli.opening import Opener, option_pairs
+from stowstore.cli.volume_staging import staging_directory
 from stowstore.config import ContainerPolicy
-from stowstore.versions.address import VolumeAddress, normal_root, open_root_store
+from stowstore.versions.address import VolumeAddress, normal_root, open_root
 from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.root import Root, RootFormat
@@ -87,14 +87,13 @@ class Access:
         found = self._roots.get(url)
         if found is None:
             makes_directory = create is not None and url.startswith("file:")
-            store, base = open_root_store(
+            found = self._roots[url] = open_root(
                 url,
                 options=self._options,
-                create=ContainerPolicy.IF_MISSING if makes_directory else ContainerPolicy.NEVER,
+                containers=ContainerPolicy.IF_MISSING if makes_directory else ContainerPolicy.NEVER,
+                create=create,
             )
-            self._stack.callback(store.close)
-            found = Root.open(store, base) if create is None else Root.open_or_create(store, base, create)
-            self._roots[url] = found
+            self._stack.callback(found.store.close)
         return found
 
     def root_of(self, address: VolumeAddress) -> Root:
@@ -130,7 +129,7 @@ class Access:
         root = self.root_of(address)
         if not root.has_volume(address.volume):
             raise NoSuchVolume(
-                f"there is no volume {address.volume!r} in {root.base}", hint="make it: stowstore volume create"
+                f"there is no volume {address.volume!r} in {root.address}", hint="make it: stowstore volume create"
             )
         with self.write(root, address.volume) as session:
             yield session
@@ -140,8 +139,8 @@ class Access:
         """A volume that may not exist yet, opened for one commit."""
         with (
             _ended_in_order(),
-            tempfile.TemporaryDirectory(prefix="stowstore-volume-") as directory,
-            Session.write(root, volume, self._session_options(Path(directory))) as session,
+            staging_directory() as directory,
+            Session.write(root, volume, self._session_options(directory)) as session,
         ):
             yield session
 

@@ -23,7 +23,8 @@ from stowstore.versions.migrating import migrate_volume
 from stowstore.versions.prune import PruneReport, RetentionPolicy, prune_versions
 from stowstore.versions.prune import prune as prune_volume
 from stowstore.versions.repair import repair as repair_volume
-from stowstore.volumes import Volume
+from stowstore.versions.rewriting import Rewriting, rewrite_sparse
+from stowstore.volumes import RWVolume, Volume
 
 __all__ = ["check", "gc", "migrate", "prune", "recover", "repair"]
 
@@ -117,24 +118,60 @@ def prune(
 @click.option("--grace", type=_Age(), default="24h", show_default=True, help="Leave what is younger.")
 @click.option("--settle", type=_Age(), help="Wait so long between the two looks; longer than any lease by default.")
 @click.option("--force", is_flag=True, help="Delete even if more than a fifth of the root would go.")
+@click.option("--rewrite", is_flag=True, help="First copy what the newest versions need out of sparse packs.")
+@click.option(
+    "--below",
+    type=click.IntRange(1, 100),
+    default=50,
+    show_default=True,
+    metavar="PERCENT",
+    help="A pack is sparse when less of it is needed.",
+)
 @_yes
 @json_option
 @volume_command
-def gc(access: Access, root: str, grace: float, settle: float | None, force: bool, yes: bool, as_json: bool) -> None:
+def gc(
+    access: Access,
+    root: str,
+    grace: float,
+    settle: float | None,
+    force: bool,
+    rewrite: bool,
+    below: int,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Delete the packs of a ROOT that no version needs. Without --yes it only tells what would go.
 
     Safe beside writers: packs are judged twice, some minutes apart. The list of what may go is left in the root.
+
+    A pack stays while a single block of it is needed. --rewrite makes a new version of each volume that needs blocks of
+    sparse packs, equal to the newest but with these blocks elsewhere. The old packs go by a later gc, once the
+    versions before are pruned; until then both are stored. Volumes somebody writes are left as they are, status 4.
 
     \b
     Examples:
       stowstore volume gc file:///data/root
       stowstore volume gc file:///data/root --grace 48h --yes
+      stowstore volume gc file:///data/root --rewrite --below 30 --yes
     """
     if "#" in root:
         raise click.UsageError(f"{root} is a volume: give the root, {root.partition('#')[0]}")
     opened = access.root(root)
+    rewritten = Rewriting()
     with access.chunks(opened) as chunks, _steps("looking") as tell:
-        report = collect(opened, chunks, grace=grace, dry_run=not yes, force=force, settle=settle, on_progress=tell)
+        if rewrite:
+            rewritten = rewrite_sparse(opened, chunks, below=below / 100, dry_run=not yes, on_progress=tell)
+        report = collect(
+            opened,
+            chunks,
+            grace=grace,
+            dry_run=not yes,
+            force=force,
+            settle=settle,
+            rewrite_below=below / 100,
+            on_progress=tell,
+        )
     if as_json:
         echo_json(
             {
@@ -148,6 +185,15 @@ def gc(access: Access, root: str, grace: float, settle: float | None, force: boo
                 "young": len(report.young),
                 "young_bytes": sum(use.size for use in report.young),
                 "sparse": len(report.sparse),
+                "rewrite": {
+                    "packs": [
+                        {"pack": f"{use.kind.name.lower()}/{use.pack.hex()}", "bytes": use.size, "needed": use.live}
+                        for use in rewritten.packs
+                    ],
+                    "volumes": list(rewritten.volumes),
+                    "versions": {name.volume: name.id for name in rewritten.versions},
+                    "busy": list(rewritten.busy),
+                },
                 "abandoned": list(report.abandoned),
                 "deleted": report.deleted,
                 "deleted_bytes": report.deleted_bytes,
@@ -164,7 +210,8 @@ def gc(access: Access, root: str, grace: float, settle: float | None, force: boo
         if report.young:
             click.echo(f"{len(report.young)} packs, {size_text(young)}, are not needed and too young to go")
         if report.sparse:
-            click.echo(f"{len(report.sparse)} packs are needed for less than half")
+            click.echo(f"{len(report.sparse)} packs are needed for less than {below} %")
+        _show_rewriting(rewritten, dry_run=report.dry_run)
         if report.dry_run:
             click.echo(f"{len(report.garbage)} packs, {size_text(report.garbage_bytes)}, may go; --yes deletes them")
             click.echo(f"the list: {report.candidates}")
@@ -174,6 +221,8 @@ def gc(access: Access, root: str, grace: float, settle: float | None, force: boo
             click.echo(f"stowstore: {reference}: {error}", err=True)
     if report.failed:
         raise SystemExit(1)
+    if rewritten.busy:
+        raise SystemExit(4)
 
 
 @click.command()
@@ -343,6 +392,20 @@ def _steps(first: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda step, done, total: say(f"{step}: {done} of {total}")
 
 
+def _show_rewriting(rewritten: Rewriting, *, dry_run: bool) -> None:
+    if rewritten.packs and dry_run:
+        cells = [
+            (f"{use.kind.name.lower()}/{use.pack.hex()}", size_text(use.size), size_text(use.live), f"{use.share:.0%}")
+            for use in rewritten.packs
+        ]
+        echo_table(("sparse pack", "size", "needed", ""), cells, right=frozenset({1, 2, 3}))
+        click.echo(f"--yes rewrites what {', '.join(rewritten.volumes) or 'no newest version'} needs of them")
+    for name in rewritten.versions:
+        click.echo(f"rewrote {name.volume}@{name.id}")
+    for volume in rewritten.busy:
+        click.echo(f"stowstore: {volume} is being written: not rewritten", err=True)
+
+
 def _show_pruned(report: PruneReport, *, as_json: bool) -> None:
     if as_json:
         pruned: list[dict[str, Any]] = [
@@ -384,8 +447,18 @@ def _show_pruned(report: PruneReport, *, as_json: bool) -> None:
 @click.command()
 @click.argument("volume")
 @click.argument("name")
-@click.option("--meta-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the journal is, if not there.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its data are, if not there.")
+@click.option(
+    "--meta-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the journal is, if not in its usual place.",
+)
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where its data are, if not in their usual place.",
+)
 @click.option("-m", "--message", help="What the version says of itself.")
 @json_option
 @volume_command
@@ -410,9 +483,12 @@ def recover(
     """
     address = access.address(volume)
     Volume.configure(address.root, options=access.options, key=access.key)
-    made = Volume.new(address.volume, address.root).blocking.recover(
-        name, meta_dir=meta_dir, cache_dir=cache_dir, message=message
-    )
+    # An existing volume says what kind of metadata store its journal is.
+    known = access.root_of(address).has_volume(address.volume)
+    found = Volume.blocking.at(str(address)) if known else Volume.new(address.volume, address.root)
+    if not isinstance(found, RWVolume):
+        raise click.UsageError(f"a volume is recovered, not a version: leave @{address.version} out")
+    made = found.blocking.recover(name, meta_dir=meta_dir, cache_dir=cache_dir, message=message)
     if as_json:
         echo_json({"volume": f"{address.root}#{name}", "version": made.id, "locator": made.locator})
     else:

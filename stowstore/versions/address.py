@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from attrs import evolve, frozen
 
@@ -21,10 +21,10 @@ from stowstore.locations.registry import load_kind
 from stowstore.store import StowStore
 from stowstore.versions.errors import CorruptManifest
 from stowstore.versions.manifest import VersionName
-from stowstore.versions.root import check_volume_name
+from stowstore.versions.root import Root, RootFormat, check_volume_name
 from stowstore.versions.ulid import is_ulid
 
-__all__ = ["VolumeAddress", "normal_root", "open_root_store"]
+__all__ = ["VolumeAddress", "normal_root", "open_root", "open_root_store"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -110,6 +110,33 @@ def normal_root(url: str) -> str:
     return parts._replace(netloc=netloc, path=parts.path.rstrip("/"), query=urlencode(query, safe=":/")).geturl()
 
 
+def open_root(
+    root: str,
+    *,
+    options: Mapping[str, str] | None = None,
+    containers: ContainerPolicy = ContainerPolicy.NEVER,
+    create: RootFormat | None = None,
+) -> Root:
+    """Opens the root at a URL; makes one where there is nothing, if ``create`` says of what.
+
+    The caller closes its store, but that of a root in memory, which is shared within the process.
+
+    Raises:
+        NoSuchVolume: there is none.
+        RootInUse: something else lies there.
+    """
+    store, base = open_root_store(root, options=options, create=containers)
+    address = _directory_address(root, options or {}) if base.scheme == "file" else None
+    try:
+        if create is None:
+            return Root.open(store, base, address=address)
+        return Root.open_or_create(store, base, create, address=address)
+    except BaseException:
+        if base.scheme != "mem":
+            store.close()
+        raise
+
+
 def open_root_store(
     root: str,
     *,
@@ -133,6 +160,15 @@ def open_root_store(
     store = _shared_memory(config) if config.kind == "mem" else StowStore(config)
     base = store.base_container_fqn
     return store, base.join(prefix) if prefix else base
+
+
+def _directory_address(root: str, options: Mapping[str, str]) -> str | None:
+    """A root on the local disk with all of its path, however its URL says it."""
+    parts = urlsplit(normal_root(root))
+    if not parts.netloc:
+        return f"file://{parts.path}"
+    above = options.get("path") or dict(parse_qsl(parts.query)).get("path")
+    return None if above is None else f"file://{quote(above.rstrip('/'))}/{parts.netloc}"
 
 
 def _shared_memory(config: StoreConfig) -> StowStore:

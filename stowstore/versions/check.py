@@ -236,7 +236,9 @@ class _Check:
         names = dict(self._references(volume))
         ids = list(self._root.version_ids(volume))
         if not names and not ids and not any(found.volume == volume for found in self._findings):
-            raise NoSuchVolume(f"there is no volume {volume!r} in {self._root.base}", hint="list volumes to see which")
+            raise NoSuchVolume(
+                f"there is no volume {volume!r} in {self._root.address}", hint="list volumes to see which"
+            )
         if HEAD not in names and not any(found.volume == volume for found in self._findings):
             self._find(FindingKind.BAD_REFERENCE, f"{len(ids)} versions and no head", volume)
         if version is None:

@@ -71,17 +71,24 @@ class CollectionRefused(VolumeError):
 
 @frozen(kw_only=True)
 class PackUse:
-    """A pack, its size, and how many bytes of it are needed."""
+    """A pack, its size, how many bytes of its blocks are needed, and how large a pack of these alone would be."""
 
     kind: PackKind
     pack: bytes
     size: int
     live: int
+    alone: int
+
+    @classmethod
+    def of(cls, marks: Marks, kind: PackKind, pack: bytes, size: int) -> PackUse:
+        """What is needed of a pack by what has been marked."""
+        key = (kind, pack)
+        return cls(kind=kind, pack=pack, size=size, live=marks.live_bytes(key), alone=marks.pack_bytes(key))
 
     @property
     def share(self) -> float:
-        """The part that is needed, between 0 and 1; tables count as needed while anything is."""
-        return min(1.0, self.live / self.size) if self.size else 0.0
+        """The part that rewriting would not save, between 0 and 1: a small pack is mostly table, and no garbage."""
+        return min(1.0, self.alone / self.size) if self.size else 0.0
 
 
 @frozen(kw_only=True)
@@ -207,7 +214,7 @@ class _Run:
         for kind, packs in entries.items():
             for pack in packs:
                 key = (kind, pack.pack)
-                use = PackUse(kind=kind, pack=pack.pack, size=pack.size, live=marks.live_bytes(key))
+                use = PackUse.of(marks, kind, pack.pack, pack.size)
                 uses.append(use)
                 if key in marks:
                     continue

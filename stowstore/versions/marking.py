@@ -19,6 +19,7 @@ from attrs import frozen
 
 from datastore.reference import DataReference
 from stowstore.chunks.block import BlockRef, PackKind
+from stowstore.chunks.packs import table_bytes
 from stowstore.index.delta import DeltaRef, read_deltas
 from stowstore.index.keys import EXTENTS, INODE
 from stowstore.index.node import Node, NodeReader, decode_node
@@ -99,6 +100,13 @@ class Marks:
         if pack not in self._blocks:
             return 0
         return sum(block & 0xFFFFFFFF for block in self._tidy(pack))
+
+    def pack_bytes(self, pack: PackKey) -> int:
+        """How large a pack of what is needed alone would be: with a table, but without its checksums."""
+        if pack not in self._blocks:
+            return 0
+        blocks = self._tidy(pack)
+        return sum(block & 0xFFFFFFFF for block in blocks) + table_bytes(len(blocks))
 
     def beyond(self, other: Marks) -> dict[LiveBlock, int]:
         """The blocks that are live here and not in the other marks, and their stored bytes."""

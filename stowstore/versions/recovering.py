@@ -7,16 +7,26 @@ where they began, that can be merged like any other fork.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from attrs import evolve
+
+from stowstore.chunks.store import ChunkStore
+from stowstore.index.keys import ENTRY, INODE, SUPERBLOCK, inode_of
+from stowstore.index.node import NodeCache
+from stowstore.index.records import EntryRecord, InodeRecord, Superblock
+from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.metastore import choose_kind, open_metastore
 from stowstore.versions.errors import NoSuchVersion, RootInUse, VolumeError
 from stowstore.versions.history import walk_history
-from stowstore.versions.journals import BASE, PENDING, has_changes, journal_name
+from stowstore.versions.journals import BASE, PENDING, ROOT, has_changes, journal_name, lies_in
 from stowstore.versions.manifest import Manifest
+from stowstore.versions.numbering import advanced
 from stowstore.versions.root import Root, check_volume_name
-from stowstore.versions.session import CommitOptions, Session, SessionOptions
+from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
 
 __all__ = ["recover_journal"]
 
@@ -45,20 +55,25 @@ def recover_journal(
         raise VolumeError("a journal in memory ended with its process", hint="name the meta_dir it was kept in")
     with contextlib.closing(open_metastore(choose_kind(options.metadata_store_type), options.meta_dir)) as journal:
         meta_dir: Path = options.meta_dir
-        said = {key: (journal.get_meta(key) or b"").decode() for key in ("root", "volume", BASE, PENDING)}
-        if said["root"] != str(root.base) or said["volume"] not in (volume, recovered):
+        said = {key: (journal.get_meta(key) or b"").decode() for key in (ROOT, "volume", BASE, PENDING)}
+        here = journal_name(root, volume, None)[ROOT]
+        if not lies_in(said[ROOT].encode(), here) or said["volume"] not in (volume, recovered):
             raise VolumeError(
-                f"the journal in {meta_dir} is of {said['volume'] or 'nothing'} in {said['root'] or 'no root'}, "
-                f"not of {volume} in {root.base}",
+                f"the journal in {meta_dir} is of {said['volume'] or 'nothing'} in {said[ROOT] or 'no root'}, "
+                f"not of {volume} in {root.address}",
                 hint="name the volume it is of, or another meta_dir",
             )
         if not has_changes(journal):
             raise VolumeError(f"the journal in {meta_dir} holds no changes", hint="there is nothing to recover")
         base = _base(root, volume, said)
         _fork(root, recovered, base)
-        for key, value in (*journal_name(root, recovered, base).items(), (PENDING, b"")):
-            journal.set_meta(key, value)
-        journal.sync()
+        if said["volume"] != recovered:
+            records = dict(journal.load())
+            if base is not None:
+                with chunk_store(root, evolve(options, cache_dir=None)) as chunks:
+                    records = _renumbered(records, _next_ino(base, chunks))
+            journal.replace(records, {**journal_name(root, recovered, base), PENDING: b""})
+            journal.sync()
     with Session.write(root, recovered, options) as session:
         return session.commit(CommitOptions(message=message, produced_by=produced_by))
 
@@ -77,6 +92,41 @@ def _base(root: Root, volume: str, said: dict[str, str]) -> Manifest | None:
             hint="a version that has been pruned cannot be gone back to",
         )
     return None
+
+
+def _renumbered(records: Mapping[bytes, bytes | None], first: int) -> dict[bytes, bytes | None]:
+    """Gives the inodes that are new in a journal other numbers: whoever has published since has used theirs.
+
+    Two files of one number would be taken for one by a merge.
+    """
+    step = advanced(first) - first
+
+    def moved(ino: int) -> int:
+        return ino + step if ino >= first else ino
+
+    found: dict[bytes, bytes | None] = {}
+    for key, value in records.items():
+        kind = key[:1]
+        if kind == SUPERBLOCK:
+            if value is not None:
+                counters = Superblock.decode(value)
+                value = msgspec.structs.replace(counters, next_ino=moved(max(counters.next_ino, first))).encode()
+            found[key] = value
+            continue
+        if value is not None and kind == INODE:
+            inode = InodeRecord.decode(value)
+            value = msgspec.structs.replace(inode, parent=moved(inode.parent)).encode()
+        elif value is not None and kind == ENTRY:
+            entry = EntryRecord.decode(value)
+            value = msgspec.structs.replace(entry, ino=moved(entry.ino)).encode()
+        found[kind + moved(inode_of(key)).to_bytes(8, "big") + key[9:]] = value
+    return found
+
+
+def _next_ino(base: Manifest, chunks: ChunkStore) -> int:
+    """The number from which on inodes are not those of a version."""
+    raw = Snapshot(base.snapshot, NodeCache(chunks.index_reader)).get(SUPERBLOCK)
+    return (Superblock() if raw is None else Superblock.decode(raw)).next_ino
 
 
 def _fork(root: Root, recovered: str, base: Manifest | None) -> None:

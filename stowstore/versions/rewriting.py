@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 
 import msgspec
-from attrs import evolve
+from attrs import evolve, frozen
 
 from datastore import context
 from stowstore.chunks.block import BlockRef, PackKind
@@ -24,16 +24,68 @@ from stowstore.index.node import NodeCache, decode_node, encode_node
 from stowstore.index.records import InodeRecord, pack_extents, unpack_extents
 from stowstore.index.snapshot import Snapshot, SnapshotRef
 from stowstore.index.tree import TreeRef, apply_changes
+from stowstore.versions.collect import PackUse
+from stowstore.versions.errors import LeaseHeld
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.marking import Marker, PackKey, blocks_of, survey
 from stowstore.versions.root import Root
 from stowstore.versions.ulid import new_ulid
 
-__all__ = ["publish", "rewrite_packs", "sparse_packs"]
+__all__ = ["Rewriting", "publish", "rewrite_packs", "rewrite_sparse", "sparse_packs"]
 
 
-def sparse_packs(root: Root, chunks: ChunkStore, *, below: float = 0.5) -> frozenset[PackKey]:
+@frozen(kw_only=True)
+class Rewriting:
+    """What rewriting a root came to.
+
+    ``packs`` are the sparse ones, ``volumes`` those whose newest version needs some of them, ``versions`` what was
+    published instead, and ``busy`` the volumes that were left because somebody writes them.
+    """
+
+    packs: tuple[PackUse, ...] = ()
+    volumes: tuple[str, ...] = ()
+    versions: tuple[VersionName, ...] = ()
+    busy: tuple[str, ...] = ()
+
+
+def rewrite_sparse(
+    root: Root,
+    chunks: ChunkStore,
+    *,
+    below: float = 0.5,
+    dry_run: bool = True,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Rewriting:
+    """Rewrites the newest version of every volume of a root that needs blocks of sparse packs.
+
+    Older versions go on needing the packs: space comes back when they are pruned.
+
+    Raises:
+        StoreError: something cannot be listed or read; volumes before it have been rewritten.
+    """
+    packs = sparse_packs(root, chunks, below=below)
+    leaving = frozenset((use.kind, use.pack) for use in packs)
+    volumes = _needing(root, chunks, leaving) if leaving else ()
+    versions: list[VersionName] = []
+    busy: list[str] = []
+    for done, volume in enumerate(() if dry_run else volumes):
+        context.check()
+        if on_progress is not None:
+            on_progress("rewriting volumes", done, len(volumes))
+        try:
+            lease = Lease(root.store, root.lease_reference(volume), base=root.head(volume).id)
+        except LeaseHeld:
+            busy.append(volume)
+            continue
+        try:
+            versions.append(rewrite_packs(root, chunks, volume, lease, packs=leaving))
+        finally:
+            lease.release()
+    return Rewriting(packs=packs, volumes=volumes, versions=tuple(versions), busy=tuple(busy))
+
+
+def sparse_packs(root: Root, chunks: ChunkStore, *, below: float = 0.5) -> tuple[PackUse, ...]:
     """The packs of a root of which less than the given part is needed, and something is.
 
     Raises:
@@ -43,12 +95,10 @@ def sparse_packs(root: Root, chunks: ChunkStore, *, below: float = 0.5) -> froze
     snapshots = {entry.manifest.snapshot for entry in survey(root, time.time()).versions}
     for snapshot in sorted(snapshots, key=lambda found: found.unmerged_records):
         marker.mark(snapshot)
-    return frozenset(
-        (kind, entry.pack)
-        for kind in PackKind
-        for entry in chunks.list_packs(kind)
-        if 0 < marker.marks.live_bytes((kind, entry.pack)) < below * entry.size
+    found = (
+        PackUse.of(marker.marks, kind, entry.pack, entry.size) for kind in PackKind for entry in chunks.list_packs(kind)
     )
+    return tuple(use for use in found if use.live and use.share < below)
 
 
 def rewrite_packs(
@@ -70,7 +120,9 @@ def rewrite_packs(
     """
     head = root.head(volume)
     base = root.load(head)
-    leaving = sparse_packs(root, chunks, below=below) if packs is None else frozenset(packs)
+    if packs is None:
+        packs = [(use.kind, use.pack) for use in sparse_packs(root, chunks, below=below)]
+    leaving = frozenset(packs)
     move = _Move(chunks, leaving)
     snapshot = move.snapshot(base.snapshot)
     if snapshot == base.snapshot:
@@ -99,6 +151,17 @@ def publish(root: Root, made: Manifest, head: VersionName, lease: Lease) -> Vers
     root.set_head(made.volume, name, head)
     lease.rebase(name.id)
     return name
+
+
+def _needing(root: Root, chunks: ChunkStore, packs: Collection[PackKey]) -> tuple[str, ...]:
+    """The volumes whose newest version has a block in some of the packs."""
+    found = []
+    for volume in root.volumes():
+        marker = Marker(chunks.index_reader)
+        marker.mark(root.load(root.head(volume)).snapshot)
+        if any(key in marker.marks for key in packs):
+            found.append(volume)
+    return tuple(found)
 
 
 class _Move:

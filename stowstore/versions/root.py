@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from datastore.errors import AlreadyExists, InvalidReference, LimitExceeded, NotFound, PreconditionFailed
+from datastore.errors import AlreadyExists, InvalidReference, LimitExceeded, NotFound, PreconditionFailed, StoreError
 from datastore.model import Feature, WriteOptions
 from datastore.protocol import Store
 from datastore.reference import DataReference
@@ -110,16 +110,22 @@ class RootFormat:
 class Root:
     """A root of volumes in a store; thread-safe.
 
-    ``base`` is the prefix everything lies below, or a container.
+    ``base`` is the prefix everything lies below, or a container.  ``address`` is what errors and journals call the
+    root: the base, unless there is a way to say more, as of a directory, whose base is only its last part.
     """
 
-    def __init__(self, store: Store, base: DataReference, form: RootFormat) -> None:
+    def __init__(self, store: Store, base: DataReference, form: RootFormat, *, address: str | None = None) -> None:
         self.store = store
         self.base = base
         self.format = form
+        self.address = address or str(base)
+        #: Heads of new volumes that were sent and not answered: what lies there may be what this process has written.
+        self._unanswered: dict[str, VersionName] = {}
 
     @classmethod
-    def create(cls, store: Store, base: DataReference, form: RootFormat | None = None) -> Root:
+    def create(
+        cls, store: Store, base: DataReference, form: RootFormat | None = None, *, address: str | None = None
+    ) -> Root:
         """Makes a root at a prefix that holds nothing else.
 
         Raises:
@@ -128,7 +134,9 @@ class Root:
         refs, _ = store.list(base, 1, directory=bool(base.key))
         if refs:
             raise RootInUse(
-                f"{base} is not empty: {refs[0]} lies there", hint="choose another prefix", reference=str(base)
+                f"{address or base} is not empty: {refs[0].key or refs[0]} lies there",
+                hint="choose another prefix",
+                reference=str(base),
             )
         form = form or RootFormat()
         content = form.encode()
@@ -136,11 +144,11 @@ class Root:
         try:
             store.write_raw(base.join("format.json"), len(content), WriteOptions(if_absent=able), content)
         except AlreadyExists as error:
-            raise RootInUse(f"{base} has just become a root", reference=str(base)) from error
-        return cls(store, base, form)
+            raise RootInUse(f"{address or base} has just become a root", reference=str(base)) from error
+        return cls(store, base, form, address=address)
 
     @classmethod
-    def open(cls, store: Store, base: DataReference) -> Root:
+    def open(cls, store: Store, base: DataReference, *, address: str | None = None) -> Root:
         """Opens the root at a prefix.
 
         Raises:
@@ -151,22 +159,24 @@ class Root:
             form = RootFormat.decode(_read(store, base.join("format.json")))
         except NotFound as error:
             raise NoSuchVolume(
-                f"{base} is no root of volumes, it has no format.json", hint="create a volume there first"
+                f"{address or base} is no root of volumes, it has no format.json", hint="create a volume there first"
             ) from error
-        return cls(store, base, form)
+        return cls(store, base, form, address=address)
 
     @classmethod
-    def open_or_create(cls, store: Store, base: DataReference, form: RootFormat | None = None) -> Root:
+    def open_or_create(
+        cls, store: Store, base: DataReference, form: RootFormat | None = None, *, address: str | None = None
+    ) -> Root:
         """Opens the root at a prefix, or makes one where there is nothing."""
         try:
-            return cls.open(store, base)
+            return cls.open(store, base, address=address)
         except NoSuchVolume:
             try:
-                return cls.create(store, base, form)
+                return cls.create(store, base, form, address=address)
             except RootInUse as error:
                 # Another process may have made it between the two looks.
                 try:
-                    return cls.open(store, base)
+                    return cls.open(store, base, address=address)
                 except NoSuchVolume:
                     raise error from None
 
@@ -197,7 +207,7 @@ class Root:
             return self._read_ref(volume, HEAD)
         except NotFound as error:
             raise NoSuchVolume(
-                f"there is no volume {volume!r} in {self.base}", hint="list volumes to see which"
+                f"there is no volume {volume!r} in {self.address}", hint="list volumes to see which"
             ) from error
 
     def resolve(self, volume: str, version: str | None = None) -> VersionName:
@@ -275,6 +285,38 @@ class Root:
         """
         self._write_ref(volume, HEAD, name, expected)
 
+    def require_free(self, volume: str) -> None:
+        """Refuses a name that a new volume cannot have.
+
+        Raises:
+            RootInUse: there is a volume of that name, which this process has not just tried to make.
+        """
+        if self.has_volume(volume) and self._unanswered.get(volume) != self.head(volume):
+            raise RootInUse(f"there is a volume {volume!r} already", hint="choose another name")
+
+    def make_volume(self, volume: str, name: VersionName) -> None:
+        """Makes a volume whose newest version is one that exists: one write, whatever it holds.
+
+        When the write's answer is lost it is looked for, now or by the next try of this process.
+
+        Raises:
+            RootInUse: there is a volume of that name.
+        """
+        self.require_free(volume)
+        # What an earlier try has left under the name is moved, as nobody was told of it.
+        before = self.head(volume) if self.has_volume(volume) else None
+        self._unanswered[volume] = name
+        try:
+            if before != name:
+                self.set_head(volume, name, before)
+        except PreconditionFailed as error:
+            del self._unanswered[volume]
+            raise RootInUse(f"there is a volume {volume!r} already", hint="choose another name") from error
+        except StoreError:
+            if not self._is_head(volume, name):
+                raise
+        del self._unanswered[volume]
+
     def pinned(self) -> dict[VersionName, list[str]]:
         """Every version that the head or a tag of some volume names, and by what: ``volume``, ``volume@tag``."""
         found: dict[VersionName, list[str]] = {}
@@ -311,6 +353,13 @@ class Root:
         """Removes the head and the tags of a volume: it exists no longer, its versions become garbage."""
         refs = [entry.reference for entry in self.store.walk(self._ref(volume, ""), directory=True)]
         self.store.delete_many(refs)
+
+    def _is_head(self, volume: str, name: VersionName) -> bool:
+        """Whether a volume has this head, as far as can be found out."""
+        try:
+            return self._read_ref(volume, HEAD) == name
+        except StoreError:
+            return False
 
     def _ref(self, volume: str, name: str) -> DataReference:
         return self.base.join("refs", check_volume_name(volume), name)

@@ -32,7 +32,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.interfaces import MetaStore
 from stowstore.namespace.permissions import PermissionChecks
 from stowstore.namespace.staging import StagingArea
-from stowstore.versions.errors import NoSuchVersion, NotCommitted, RootInUse, VolumeError
+from stowstore.versions.errors import NoSuchVersion, NotCommitted, VolumeError
 from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
@@ -251,8 +251,7 @@ class Session:
             RootInUse: there is a volume of that name.
             NotCommitted: this session reads only and lies over nothing.
         """
-        if self.root.has_volume(volume):
-            raise RootInUse(f"there is a volume {volume!r} already", hint="choose another name")
+        self.root.require_free(volume)
         if self.read_only:
             if self._base is None:
                 raise NotCommitted("there is nothing to fork", hint="commit first")
@@ -364,7 +363,7 @@ class Session:
 
     def _point(self, volume: str, manifest: Manifest) -> VersionName:
         name = manifest.name
-        self.root.set_head(volume, name, None)
+        self.root.make_volume(volume, name)
         if self.read_only:
             # Nothing held the version meanwhile: were it pruned just now, the fork would name nothing.
             try:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from datastore.context import deadline
 from datastore.errors import ConfigError
 from stowstore.durations import parse_duration
-from stowstore.versions.errors import RootInUse
 from stowstore.versions.root import Root, check_volume_name
 from stowstore.versions.session import CommitOptions
 from stowstore.volumes.lineage import current_producer
@@ -30,8 +29,7 @@ def fork_name(root: Root, volume: str, name: str | None) -> str:
     """The name of a fork: the one given, which must be free, or one made up."""
     if name is None:
         return f"{volume[:80]}-fork-{secrets.token_hex(4)}"
-    if root.has_volume(check_volume_name(name)):
-        raise RootInUse(f"there is a volume {name!r} already", hint="choose another name for the fork")
+    root.require_free(check_volume_name(name))
     return name
 
 

@@ -70,7 +70,7 @@ class BlockingROVolume(BlockingVolume["ROVolume"]):
             root = self._root()
             manifest = root.load(self._newest())
             forked = fork_name(root, self._volume.name, name)
-            root.set_head(forked, manifest.name, None)
+            root.make_volume(forked, manifest.name)
             return forked_into(self._volume._working_copy(manifest, forked), meta_dir)
 
     def migrate_metadata_store_type(

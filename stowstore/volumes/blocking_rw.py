@@ -178,7 +178,7 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                 version = VolumeAddress.parse(ask(where, "fork", name=forked)["locator"]).version_name
             elif opened is None:
                 version = self._newest()
-                root.set_head(forked, version, None)
+                root.make_volume(forked, version)
             else:
                 version = opened.session.branch(forked, said(None))
             manifest = root.load(version)

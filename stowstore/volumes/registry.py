@@ -21,7 +21,7 @@ from datastore.errors import StoreError
 from datastore.events import get_logger
 from stowstore.chunks.encryption import Encryption, KeySource
 from stowstore.config import ContainerPolicy
-from stowstore.versions.address import normal_root, open_root_store
+from stowstore.versions.address import normal_root, open_root
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session
@@ -130,19 +130,12 @@ class Registry:
             options.setdefault("region", region)
         scheme = url.partition("://")[0]
         policy = ContainerPolicy.IF_MISSING if create and scheme in _MADE_ON_DEMAND else ContainerPolicy.NEVER
-        store, base = open_root_store(url, options=options, create=policy)
-        try:
-            if create:
-                form = RootFormat()
-                if access.key is not None:
-                    form = RootFormat(encryption=Encryption.create(access.key)[0].to_data())
-                found = Root.open_or_create(store, base, form)
-            else:
-                found = Root.open(store, base)
-        except BaseException:
-            if scheme != "mem":
-                store.close()
-            raise
+        form = None
+        if create:
+            form = RootFormat()
+            if access.key is not None:
+                form = RootFormat(encryption=Encryption.create(access.key)[0].to_data())
+        found = open_root(url, options=options, containers=policy, create=form)
         with state.lock:
             return state.roots.setdefault((url, region), found)
 

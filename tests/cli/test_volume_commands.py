@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,11 @@ from attrs import frozen
 
 from stowstore.cli.app import main
 from stowstore.cli.volume import _VolumeGroup
+from stowstore.cli.volume_staging import staging_directory
 from stowstore.config import ContainerPolicy
 from stowstore.namespace.permissions import ROOT
 from stowstore.store import open_store
-from stowstore.versions.address import open_root_store
+from stowstore.versions.address import open_root, open_root_store
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests.servers import Server
@@ -377,6 +379,57 @@ def test_gc_rehearses_unless_told(volume: Volume, data: str, root: str, tmp_path
     assert 0 == volume("check", root, "--depth", "data").status
 
 
+def test_gc_rewrites_sparse_packs_when_asked(volume: Volume, root: str, tmp_path: Path) -> None:
+    """A pack of which little is needed is listed with its share, then copied from, and goes once nothing needs it."""
+    data = f"{root}#data"
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(20):
+        (many / f"{number:02}").write_bytes(os.urandom(20_000))
+    kept = (many / "07").read_bytes()
+    volume("create", data)
+    volume("import", str(many), f"{data}:/many")
+    volume("export", f"{data}:/many", str(tmp_path / "out"))
+    with Session.write(open_root(root), "data") as session:
+        parent = session.files.lookup(1, b"many", ROOT).ino
+        for number in range(20):
+            if number != 7:
+                session.files.unlink(parent, b"%02d" % number, ROOT)
+        session.commit()
+    volume("prune", data, "--keep-last", "1", "--yes")
+    before = volume("log", data, "--json").json[0]["version"]
+
+    (sparse,) = [
+        pack
+        for pack in volume("gc", root, "--rewrite", "--json").json["rewrite"]["packs"]
+        if pack["pack"].startswith("data/")
+    ]
+    assert 20_000 <= sparse["needed"] < 25_000 < 400_000 < sparse["bytes"]
+    assert [] == volume("gc", root, "--rewrite", "--below", "1", "--json").json["rewrite"]["packs"]
+    said = volume("gc", root, "--rewrite")
+    assert 0 == said.status
+    assert sparse["pack"] in said.out
+    assert "--yes rewrites what data needs" in said.out
+    assert before == volume("log", data, "--json").json[0]["version"]
+
+    done = volume("gc", root, "--rewrite", "--yes", "--json").json["rewrite"]
+    assert volume("log", data, "--json").json[0]["version"] == done["versions"]["data"] != before
+    volume("prune", data, "--keep-last", "1", "--yes")
+    gone = volume("gc", root, "--grace", "0s", "--settle", "0s", "--force", "--yes", "--json").json
+    assert sparse["pack"] in gone["garbage"]
+    volume("cp", f"{data}:/many/07", str(tmp_path / "07"))
+    assert kept == (tmp_path / "07").read_bytes()
+    assert 0 == volume("check", root, "--depth", "data").status
+
+
+def test_gc_leaves_what_is_written(volume: Volume, data: str, root: str, tree: Path) -> None:
+    """Rewriting passes a volume over that somebody writes, with status 4 and its name."""
+    with Session.write(open_root(root), "data"):
+        said = volume("gc", root, "--rewrite", "--below", "100", "--yes")
+    assert 4 == said.status
+    assert "data is being written" in said.err
+
+
 def test_gc_refuses_what_looks_like_a_mistake(volume: Volume, data: str, root: str, tree: Path) -> None:
     """When most of a root would go, status 4 says so until it is forced."""
     empty = volume("log", data, "--json").json[-1]["version"]
@@ -480,6 +533,31 @@ def test_an_interrupted_import_leaves_nothing_behind(
     assert [] == list(staging.iterdir())
     assert [] == list((tmp_path / "root" / "leases").glob("*"))
     assert 2 == len(volume("log", data, "--json").json)
+
+
+def test_what_a_killed_import_has_staged_goes_with_the_next(
+    volume: Volume, data: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can clean up after SIGKILL but the next command, which leaves alone what is still in use."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    monkeypatch.setenv("TMPDIR", str(staging))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    command = [sys.executable, "-m", "stowstore", "volume", "import", "-", data]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as killed:
+        while not list(staging.glob("*/staging/lock")):
+            assert killed.poll() is None
+            time.sleep(0.02)
+        killed.kill()
+    (left,) = staging.iterdir()
+
+    with staging_directory() as used:
+        assert not left.exists()
+        (used / "mine").write_bytes(b"mine")
+        assert 0 == volume("import", str(tree), f"{data}:/again").status
+        assert [used] == list(staging.iterdir())
+        assert b"mine" == (used / "mine").read_bytes()
+    assert [] == list(staging.iterdir())
 
 
 def test_a_full_volume_stays_as_it_was(volume: Volume, root: str, tree: Path) -> None:

@@ -26,7 +26,7 @@ from stowstore.versions.lease import Lease, LeaseRecord
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.marking import Marker, mark_snapshot
 from stowstore.versions.prune import RetentionPolicy, prune, prune_versions
-from stowstore.versions.rewriting import rewrite_packs, sparse_packs
+from stowstore.versions.rewriting import rewrite_packs, rewrite_sparse, sparse_packs
 from stowstore.versions.ulid import new_ulid
 from tests.versions.volumes import Clock, Volumes
 
@@ -345,13 +345,52 @@ def test_rewriting_frees_sparse_packs_once_older_versions_are_pruned(volumes: Vo
     assert made == volumes.root.head("data") != head
     assert (head,) == volumes.root.load(made).parents
     assert left == volumes.files(made)
-    assert made == rewrite_packs(volumes.root, volumes.chunks, "data", lease, packs=sparse)
+    assert made == rewrite_packs(
+        volumes.root, volumes.chunks, "data", lease, packs=[(use.kind, use.pack) for use in sparse]
+    )
     lease.release()
     prune(volumes.root, "data", RetentionPolicy(keep_last=1), dry_run=False)
     volumes.clock.ahead += 2 * DAY
     assert run(volumes).deleted >= len(sparse)
     assert left == volumes.files(made)
     assert not sparse_packs(volumes.root, volumes.chunks)
+
+
+def test_every_volume_that_needs_sparse_packs_is_rewritten(volumes: Volumes) -> None:
+    """A rehearsal names packs and volumes and changes nothing; a volume that is written is left as it is."""
+    files = {f"f{number}": random.Random(number).randbytes(900) for number in range(40)}
+    base = volumes.commit("data", files, merge=True)
+    for name in ("fork", "written"):
+        volumes.root.make_volume(name, base)
+        volumes.commit(name, {"f3": files["f3"]}, merge=True)
+    volumes.commit("data", {"f4": files["f4"]}, merge=True)
+    volumes.commit("other", {"own": b"own" * 300}, merge=True)
+    prune(volumes.root, "data", RetentionPolicy(keep_last=1), dry_run=False)
+    heads = {name: volumes.root.head(name) for name in volumes.root.volumes()}
+
+    rehearsed = rewrite_sparse(volumes.root, volumes.chunks)
+
+    assert rehearsed.packs
+    assert ("data", "fork", "written") == rehearsed.volumes
+    assert all(0 < use.live < use.size / 2 for use in rehearsed.packs)
+    assert heads == {name: volumes.root.head(name) for name in heads}
+
+    lease = Lease(volumes.store, volumes.root.lease_reference("written"), base=heads["written"].id)
+    done = rewrite_sparse(volumes.root, volumes.chunks, dry_run=False)
+    lease.release()
+    assert ("written",) == done.busy
+    assert tuple(volumes.root.head(name) for name in ("data", "fork")) == done.versions
+    assert [heads[name] for name in ("other", "written")] == [volumes.root.head(n) for n in ("other", "written")]
+    for name, old in heads.items():
+        assert volumes.files(old) == volumes.files(volumes.root.head(name))
+    # Once nothing older is kept and the last one is rewritten too, the packs go.
+    rewrite_sparse(volumes.root, volumes.chunks, dry_run=False)
+    for name in heads:
+        prune(volumes.root, name, RetentionPolicy(keep_last=1), dry_run=False)
+    volumes.clock.ahead += 2 * DAY
+    assert run(volumes, force=True).deleted >= len(rehearsed.packs)
+    assert not rewrite_sparse(volumes.root, volumes.chunks).packs
+    assert {"f3": files["f3"]} == volumes.files(volumes.root.head("written"))
 
 
 def test_rewriting_without_the_lease_publishes_nothing(volumes: Volumes) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from datastore import DataReference, MemoryStore, Store, errors
+from datastore.errors import StoreError
+from datastore.metric_names import Operation
+from datastore.wrappers.faulty import FaultyStore, Raise, Rule, When
 from stowstore import open_store
+from stowstore.config import ContainerPolicy
 from stowstore.index.snapshot import SnapshotRef
-from stowstore.versions.errors import CorruptManifest, FormatTooNew, NoSuchVersion, NoSuchVolume, RootInUse
+from stowstore.namespace.metastore import open_metastore
+from stowstore.namespace.permissions import ROOT
+from stowstore.versions.address import open_root
+from stowstore.versions.errors import CorruptManifest, FormatTooNew, NoSuchVersion, NoSuchVolume, RootInUse, VolumeError
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.root import Root, RootFormat
+from stowstore.versions.session import Session, SessionOptions
 
 
 @pytest.fixture(params=["mem", "file"])
@@ -139,6 +148,30 @@ def test_damaged_reference(root: Root, store: Store, raw: bytes) -> None:
         root.head("data")
 
 
+def test_new_volume_whose_answer_was_lost_is_recognised(store: Store, base: DataReference) -> None:
+    """The write is looked for, at once or by the next try, which may be for a newer version; nobody else's is taken."""
+    faulty = FaultyStore(store)
+    root = Root.create(faulty, base)
+    first, second = (root.write_manifest(Manifest(volume="data", snapshot=SnapshotRef())) for _ in range(2))
+    lost = Rule(Raise(when=When.AFTER), operations={Operation.WRITE}, keys="*/refs/*")
+
+    faulty.add(lost)
+    root.make_volume("one", first)
+    assert first == root.head("one")
+
+    faulty.add(Rule(Raise(), operations={Operation.READ}, keys="*/refs/*"))
+    with pytest.raises(StoreError, match="injected"):
+        root.make_volume("two", first)
+    faulty.clear()
+    root.make_volume("two", second)
+    assert second == root.head("two")
+    for name in ("one", "two"):
+        with pytest.raises(RootInUse, match=name):
+            root.make_volume(name, root.head(name))
+    with pytest.raises(RootInUse):
+        Root.open(store, base).require_free("two")
+
+
 def test_fork_is_one_write(root: Root) -> None:
     """A fork's head names the version it came from, and pins it."""
     name = commit(root, "data", "one")
@@ -147,3 +180,53 @@ def test_fork_is_one_write(root: Root) -> None:
     assert name == root.head("fork") == root.resolve("fork")
     assert ["data", "fork"] == root.volumes()
     assert {name: ["data", "fork"]} == root.pinned()
+
+
+def test_root_on_the_local_disk_is_called_by_its_whole_path(tmp_path: Path) -> None:
+    """Errors tell two directories of one name apart, however the URL says which is meant."""
+    for url, options in (
+        (f"file://{tmp_path}/one/root", {}),
+        (f"file://root?path={tmp_path}/one", {}),
+        ("file://root", {"path": f"{tmp_path}/one"}),
+    ):
+        made = open_root(url, options=options, containers=ContainerPolicy.IF_MISSING, create=RootFormat())
+        assert f"file://{tmp_path}/one/root" == made.address
+        with pytest.raises(NoSuchVolume, match=f"file://{tmp_path}/one/root"):
+            made.head("data")
+    (tmp_path / "two" / "root").mkdir(parents=True)
+    with pytest.raises(NoSuchVolume, match=f"file://{tmp_path}/two/root is no root"):
+        open_root(f"file://{tmp_path}/two/root")
+    (tmp_path / "two" / "root" / "stranger").write_bytes(b"")
+    with pytest.raises(RootInUse, match=f"file://{tmp_path}/two/root is not empty: stranger lies there"):
+        open_root(f"file://{tmp_path}/two/root", create=RootFormat())
+
+
+def test_journal_of_another_directory_of_that_name_is_refused(tmp_path: Path) -> None:
+    """Not even before the first commit is a journal taken for that of a volume and root with the same last names."""
+    one, two = (
+        open_root(f"file://{tmp_path}/{name}/root", containers=ContainerPolicy.IF_MISSING, create=RootFormat())
+        for name in ("one", "two")
+    )
+    options = SessionOptions(meta_dir=tmp_path / "meta", cache_dir=tmp_path / "cache")
+    with Session.write(one, "data", options) as session:
+        session.files.mkdir(1, b"of one", 0o755, ROOT)
+    with pytest.raises(VolumeError, match=f"{tmp_path}/one/root") as caught:
+        Session.write(two, "data", options)
+    assert f"{tmp_path}/two/root" in str(caught.value)
+    # The way there does not matter, only where it leads.
+    (tmp_path / "link").symlink_to("one")
+    with Session.write(open_root(f"file://{tmp_path}/link/root"), "data", options) as session:
+        assert session.files.lookup(1, b"of one", ROOT)
+
+
+def test_journal_of_an_earlier_release_is_found(tmp_path: Path) -> None:
+    """Those called a directory by its last part alone."""
+    root = open_root(f"file://{tmp_path}/root", containers=ContainerPolicy.IF_MISSING, create=RootFormat())
+    options = SessionOptions(meta_dir=tmp_path / "meta", cache_dir=tmp_path / "cache")
+    with Session.write(root, "data", options) as session:
+        session.files.mkdir(1, b"left", 0o755, ROOT)
+    with closing(open_metastore("sqlite", tmp_path / "meta")) as journal:
+        journal.set_meta("root", b"file://root")
+    with Session.write(root, "data", options) as session:
+        assert session.files.lookup(1, b"left", ROOT)
+        session.commit()

@@ -21,6 +21,7 @@ from datastore.wrappers.faulty import BreakStream, Delay, Fault, FaultyStore, Ra
 from stowstore.config import ContainerPolicy
 from stowstore.versions.address import open_root_store
 from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.errors import RootInUse
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests import servers
@@ -93,6 +94,35 @@ def test_failed_commit_is_repeated(keys: str, fault: Fault, first: bool) -> None
         _fill(session, 3)
         session.commit()
         _require_newest(root, tree_of(session.files))
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["clean", "changed"])
+@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
+def test_fork_whose_answer_is_lost_is_no_name_taken(changed: bool, seen: bool) -> None:
+    """The fork is found by looking, or by the next try, and is of the newest state either way."""
+    faulty, root = _faulty()
+    with Session.write(root, VOLUME) as session:
+        _fill(session, 0)
+        session.commit()
+        if changed:
+            _fill(session, 1)
+        faulty.add(Rule(Raise(when=When.AFTER), operations=_WRITES, keys="*/refs/fork/*"))
+        if seen:
+            session.branch("fork")
+        else:
+            faulty.add(Rule(Raise(), operations={Operation.READ}, keys="*/refs/fork/*"))
+            with pytest.raises(StoreError, match="injected"):
+                session.branch("fork")
+            faulty.clear()
+            if changed:
+                _fill(session, 2)
+            session.branch("fork")
+        faulty.clear()
+        expected = tree_of(session.files)
+        with pytest.raises(RootInUse):
+            session.branch("fork")
+    with Session.read(root, root.head("fork")) as fork:
+        assert tree_of(fork.files) == expected
 
 
 @pytest.mark.parametrize("seed", range(12))

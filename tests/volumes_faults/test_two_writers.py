@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +18,14 @@ import pytest
 
 from datastore import DataReference, MemoryStore
 from datastore.errors import PreconditionFailed, StoreError
+from stowstore.namespace.permissions import ROOT
+from stowstore.versions.check import CheckDepth, check
 from stowstore.versions.errors import LeaseHeld, LeaseLost, RootInUse, VolumeError
 from stowstore.versions.lease import LeaseRecord
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.successors import merge_version
 from tests.volumes_faults.programs import read_file, tree_of, write_file
 from tests.volumes_faults.writing import VOLUME, Place, options_of, root_of
 
@@ -147,6 +152,42 @@ def test_journal_over_a_version_that_is_no_longer_the_newest(tmp_path: Path) -> 
         recover_journal(root, VOLUME, "again", options_of(place))
     with Session.write(root, VOLUME, SessionOptions(cache_dir=tmp_path / "other-cache")) as again:
         assert set(tree_of(again.files)) == {"first", "theirs"}
+
+
+def test_recovered_changes_are_merged_back(tmp_path: Path) -> None:
+    """Files that both writers made have numbers of their own, so a merge brings all of them together."""
+    place = Place(tmp_path)
+    root = root_of(place)
+    session = Session.write(root, VOLUME, options_of(place))
+    write_file(session.files, "first", b"1")
+    session.commit()
+    mine = session.files.mkdir(1, b"mine", 0o755, ROOT).ino
+    for number in range(5):
+        made, handle = session.files.create(mine, b"%d" % number, 0o600, os.O_WRONLY, ROOT)
+        session.files.write(handle, 0, random.Random(number).randbytes(5_000 * number), ROOT)
+        session.files.setxattr(made.ino, b"user.n", b"%d" % number, ROOT)
+        session.files.release(handle)
+    write_file(session.files, "first", b"changed by mine")
+    expected = tree_of(session.files)
+    session.close()
+    root.store.delete(root.lease_reference(VOLUME))
+    with Session.write(root, VOLUME) as other:
+        for number in range(9):
+            write_file(other.files, f"theirs-{number}", b"theirs %d" % number)
+        theirs = tree_of(other.files)
+        other.commit()
+
+    recovered = recover_journal(root, VOLUME, "rescued", options_of(place))
+    with Session.read(root, recovered.name) as reader:
+        assert tree_of(reader.files) == expected
+        report = check(root, reader.chunks, depth=CheckDepth.DATA)
+        assert report.is_whole, "\n".join(map(str, report.findings))
+    with chunk_store(root, SessionOptions()) as chunks:
+        merged = merge_version(root, chunks, VOLUME, recovered.name)
+        assert check(root, chunks, depth=CheckDepth.DATA).is_whole
+    with Session.read(root, merged.version) as reader:
+        found = tree_of(reader.files)
+    assert found == theirs | expected
 
 
 def test_recovery_that_was_interrupted_is_taken_up(tmp_path: Path) -> None:
