@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -95,35 +94,27 @@ def test_a_version_is_one_moment(place: Place) -> None:
         version.blocking.close()
 
 
-def test_writers_hardly_notice_a_commit(place: Place) -> None:
-    """While much is uploaded, other operations go on: many are done during the commit alone."""
+def test_others_write_while_a_commit_goes_on(place: Place) -> None:
+    """A commit is no pause: files are made and closed between its beginning and its end."""
     volume = place.volume()
-    path = place.mount(volume)
-    (path / "large").write_bytes(os.urandom(64 << 20))
-    done: list[float] = []
-    over = threading.Event()
+    path = place.mount(volume, upload_delay="1h")
+    for number in range(4):
+        (path / f"large{number}").write_bytes(os.urandom(64 << 20))
+    committed = threading.Event()
 
-    def work() -> None:
-        number = 0
-        while not over.is_set():
-            began = time.monotonic()
-            (path / f"small{number}").write_bytes(b"x")
-            done.append(time.monotonic() - began)
-            number += 1
-
-    worker = threading.Thread(target=work)
-    began = time.monotonic()
-    worker.start()
-    try:
+    def commit() -> None:
         volume.blocking.commit()
-    finally:
-        took = time.monotonic() - began
-        over.set()
-        worker.join()
-    # No time is asserted, only that the commit is not one long pause: most of it is filled with others' operations.
-    assert len(done) > 10
-    assert statistics.median(done) < took / 5
-    assert max(done) < max(took, 0.2)
+        committed.set()
+
+    publisher = threading.Thread(target=commit)
+    publisher.start()
+    made = 0
+    while not committed.is_set():
+        (path / f"small{made}").write_bytes(b"x")
+        made += 1
+    publisher.join()
+    # One that stood still would let the first through when it is over, and no more.
+    assert made > 2
 
 
 def test_versions_say_who_made_them(place: Place) -> None:
