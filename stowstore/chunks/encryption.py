@@ -166,6 +166,8 @@ class Encryption:
         try:
             salt, check = bytes.fromhex(data["salt"]), bytes.fromhex(data["check"])
             scrypt = _scrypt(data.get("passphrase"))
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError("the encryption settings are damaged") from error
         if len(salt) != _SALT_BYTES or len(check) != _CHECK_BYTES:

@@ -90,9 +90,10 @@ def decode_node(raw: bytes, level: int) -> Node:
     try:
         form, found, keys, values = _decoder.decode(raw)
     except msgspec.MsgspecError as error:
+        _require_format(raw)
         raise CorruptNode(f"an index node cannot be read: {error}") from error
     if form != _FORMAT:
-        raise CorruptNode(f"an index node has format {form}, this release reads {_FORMAT}", hint="use a newer release")
+        _require_format(raw)
     if found != level or not 0 <= found <= _MAX_LEVEL:
         raise CorruptNode(f"an index node of level {found} stands where level {level} should")
     if len(keys) != len(values) or not keys:
@@ -102,6 +103,18 @@ def decode_node(raw: bytes, level: int) -> Node:
     if level and any(len(value) != BLOCK_REF_BYTES for value in values):
         raise CorruptNode("a child reference has the wrong length")
     return Node(level, keys, values, len(raw))
+
+
+def _require_format(raw: bytes) -> None:
+    """Refuses a node of another format, which may have anything behind its number."""
+    try:
+        match msgspec.msgpack.decode(raw):
+            case [int(form), *_] if form != _FORMAT:
+                raise CorruptNode(
+                    f"an index node has format {form}, this release reads {_FORMAT}", hint="use a newer release"
+                )
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return
 
 
 class NodeCache:
