@@ -40,6 +40,7 @@ _OPEN_KILL_SUIDGID: Final = 1
 _WRITE_KILL_SUIDGID: Final = int(WriteFlag.KILL_SUIDGID)
 
 # Plain numbers: asking a flag of an enumeration costs more than the rest of a small request.
+_SET_ANYTHING: Final = 0x1BF  # all that a call asks for: the kernel adds CTIME and how it goes about it
 _SET_ATIME: Final = int(SetattrValid.ATIME)
 _SET_ATIME_NOW: Final = int(SetattrValid.ATIME_NOW)
 _SET_CTIME: Final = int(SetattrValid.CTIME)
@@ -184,7 +185,11 @@ class Operations:
             mtime=modified,
             ctime=wire.signed_time(ctime, ctime_ns) if valid & _SET_CTIME else None,
         )
-        caller = _STRANGER if valid & _SET_KILL_SUIDGID else ROOT
+        if not valid & _SET_ANYTHING:
+            # The chown(2) that changes neither owner nor group: it takes setuid and setgid all the same.
+            changes = AttributeChanges(uid=self.files.getattr(node).uid)
+        # Of a chown the kernel says so whoever calls, and setgid without group execution stays then.
+        caller = _STRANGER if valid & _SET_KILL_SUIDGID and valid & _SET_SIZE else ROOT
         self.files.setattr(node, changes, caller)
         return self._attr_prefix + self.files.show(node)
 
@@ -296,7 +301,8 @@ class Operations:
 
     def fallocate(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         handle, offset, length, mode, _ = wire.FALLOCATE.unpack_from(body)
-        self._owner(handle).fallocate(handle, mode, offset, length, ROOT)
+        # Of this and of copies the kernel does not say whether they take setuid and setgid away.
+        self._owner(handle).fallocate(handle, mode, offset, length, self._caller(uid, gid))
         return b""
 
     def lseek(self, node: int, body: Body, uid: int, gid: int) -> Payload:
@@ -304,10 +310,10 @@ class Operations:
         return wire.LSEEK_OUT.pack(self._owner(handle).lseek(handle, offset, whence))
 
     def copy_file_range(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        return wire.WRITE_OUT.pack(self._copied(body, wire.MAX_WRITE << 10), 0)
+        return wire.WRITE_OUT.pack(self._copied(body, wire.MAX_WRITE << 10, self._caller(uid, gid)), 0)
 
     def copy_file_range_64(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        return wire.COPY_OUT_64.pack(self._copied(body, 1 << 62))
+        return wire.COPY_OUT_64.pack(self._copied(body, 1 << 62, self._caller(uid, gid)))
 
     def flush(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         _off_the_serving_thread()
@@ -404,11 +410,11 @@ class Operations:
         self.read_bytes += len(data)
         return data
 
-    def _copied(self, body: Body, at_most: int) -> int:
+    def _copied(self, body: Body, at_most: int, caller: Caller) -> int:
         handle, offset, _, target, target_offset, length, flags = wire.COPY.unpack_from(body)
         if flags:
             raise posix_error(EINVAL)
-        return self._owner(handle).copy_file_range(handle, offset, target, target_offset, min(length, at_most), ROOT)
+        return self._owner(handle).copy_file_range(handle, offset, target, target_offset, min(length, at_most), caller)
 
 
 def _off_the_serving_thread() -> None:
