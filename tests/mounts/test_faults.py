@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,7 +26,7 @@ from tests.servers.requiring import are_required
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[servers.Server]:
-    """A gateway of S3 that may be paused."""
+    """A gateway of S3 that these tests may pause."""
     try:
         server = servers.radosgw.start()
     except servers.ServerUnavailable as error:
@@ -37,7 +38,7 @@ def gateway() -> Iterator[servers.Server]:
 
 
 def _s3_root(gateway: servers.Server) -> str:
-    root = f"s3://mounts/root?endpoint={gateway.endpoint}"
+    root = f"s3://mounts/{uuid.uuid4().hex}?endpoint={gateway.endpoint}"
     options = {"access_key_id": gateway.access_key, "secret_key": gateway.secret_key}
     Volume.configure(root, options=options)
     from stowstore import open_store
