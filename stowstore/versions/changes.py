@@ -55,9 +55,10 @@ class PathFinder:
         except KeyError:
             pass
         chain: list[tuple[int, bytes]] = []
+        seen: set[int] = set()
         current = ino
         while current not in self._paths:
-            if any(current == seen for seen, _ in chain):
+            if current in seen:
                 # Directories of a damaged index may run in a circle.
                 return None
             step = self._step(current)
@@ -65,6 +66,7 @@ class PathFinder:
                 self._paths[current] = None
                 break
             chain.append((current, step[1]))
+            seen.add(current)
             current = step[0]
         path = self._paths[current]
         for child, name in reversed(chain):

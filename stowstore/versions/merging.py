@@ -9,6 +9,7 @@ theirs, or not at all.
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -74,6 +75,8 @@ class _Merge:
     joined: dict[int, int] = field(factory=dict)
     #: Inodes of theirs whose records are to be taken, or to be left.
     refused: set[int] = field(factory=set)
+    #: Directories that were moved, or whose move was taken back, and where they lie now.
+    lies_in: dict[int, int] = field(factory=dict)
 
     def run(self) -> None:
         found = three_way(self.base, self.ours, self.theirs)
@@ -81,6 +84,7 @@ class _Merge:
         both = {conflict.key for conflict in found.conflicts}
         entries = {key: value for key, value in incoming.items() if key[:1] == keys.ENTRY}
         self._entries(entries, both)
+        self._uncross()
         self._records(incoming, both)
         self._settle()
         self._superblock()
@@ -145,6 +149,94 @@ class _Merge:
         path = PathFinder(snapshot).child(parent, name)
         self.paths.add((path if path is not None else name).decode("utf-8", "surrogateescape"))
 
+    # -- directories moved into each other -----------------------------------------------------------------------------
+
+    def _uncross(self) -> None:
+        """Takes moves back that together would give a directory two places, or put it into itself, out of reach.
+
+        Each is right for itself: both sides moved ``a``; or one moved ``a`` into ``b``, the other ``b`` into ``a``.
+        """
+        placed = {
+            EntryRecord.decode(value).ino: key
+            for key, value in self.changes.items()
+            if key[:1] == keys.ENTRY and value is not None and stat.S_ISDIR(EntryRecord.decode(value).kind)
+        }
+        for ino in sorted(placed):
+            record = self._inode(self.ours, ino)
+            for mine in () if record is None else list(self._entries_of(self.ours, record.parent, ino)):
+                if mine == placed[ino] or (mine in self.changes and self.changes[mine] is None):
+                    continue
+                self._note(ino, placed)
+                if self.policy is Conflicts.THEIRS:
+                    self.changes[mine] = None
+                else:
+                    self._put_theirs_back(ino, placed)
+                break
+        for ino in sorted(placed):
+            while ino in placed and (circle := self._circle(ino, placed)):
+                self._note(ino, placed)
+                if self.policy is Conflicts.THEIRS and self._put_ours_back(circle, placed):
+                    continue
+                self._put_theirs_back(ino, placed)
+        self.lies_in.update((ino, keys.inode_of(key)) for ino, key in placed.items())
+
+    def _note(self, ino: int, placed: dict[int, bytes]) -> None:
+        path = PathFinder(self.ours).path(ino)
+        self.paths.add((path or keys.name_of(placed[ino])).decode("utf-8", "surrogateescape"))
+
+    def _circle(self, ino: int, placed: dict[int, bytes]) -> list[int]:
+        """The directories above one as merged so far, if they lead back to it."""
+        above: list[int] = []
+        current = ino
+        while current != keys.ROOT_INODE and current not in above:
+            above.append(current)
+            parent = self._parent(current, placed)
+            if parent is None:
+                return []
+            current = parent
+        return above if current == ino else []
+
+    def _parent(self, ino: int, placed: dict[int, bytes]) -> int | None:
+        if ino in placed:
+            return keys.inode_of(placed[ino])
+        if ino in self.lies_in:
+            return self.lies_in[ino]
+        record = self._inode(self.ours, ino)
+        return None if record is None else record.parent
+
+    def _put_theirs_back(self, ino: int, placed: dict[int, bytes]) -> None:
+        """Leaves a directory where it lies on our side."""
+        del self.changes[placed.pop(ino)]
+        record = self._inode(self.ours, ino)
+        if record is None:
+            return
+        for key in self._entries_of(self.ours, record.parent, ino):
+            self.changes.pop(key, None)
+        self.lies_in[ino] = record.parent
+
+    def _put_ours_back(self, circle: list[int], placed: dict[int, bytes]) -> bool:
+        """Puts the directory of a circle that we have moved back to where it was, if that is there and free."""
+        for ino in circle:
+            mine, before = self._inode(self.ours, ino), self._inode(self.base, ino)
+            if ino in placed or mine is None or before is None or mine.parent == before.parent:
+                continue
+            origins = list(self._entries_of(self.base, before.parent, ino))
+            free = all(self.changes.get(key, self.ours.get(key)) is None for key in origins)
+            if free and origins and self._now(before.parent) is not None:
+                for key in self._entries_of(self.ours, mine.parent, ino):
+                    self.changes[key] = None
+                for key in origins:
+                    self.changes[key] = self.base.get(key)
+                self.lies_in[ino] = before.parent
+                return True
+        return False
+
+    def _entries_of(self, snapshot: Snapshot, parent: int, ino: int) -> Iterator[bytes]:
+        prefix = keys.entry_prefix(parent)
+        for key, value in snapshot.scan(prefix, keys.after_prefix(prefix)):
+            if EntryRecord.decode(value).ino == ino:
+                yield key
+
     # -- inodes and what belongs to them -----------------------------------------------------------------------------
 
     def _records(self, incoming: dict[bytes, bytes | None], both: set[bytes]) -> None:
@@ -208,6 +300,10 @@ class _Merge:
 
     def _settle(self) -> None:
         """Makes link counts true, and drops inodes and subtrees that no entry leads to any more."""
+        for ino, parent in self.lies_in.items():
+            record = self._now(ino)
+            if record is not None and record.parent != parent:
+                self.changes[keys.inode_key(ino)] = msgspec.structs.replace(record, parent=parent).encode()
         links: dict[int, int] = {}
         subdirectories: dict[int, int] = {}
         waiting = sorted(key for key in self.changes if key[:1] == keys.ENTRY)
@@ -219,12 +315,15 @@ class _Merge:
             record = self._inode(self.ours, ino)
             known = 0 if record is None else (1 if stat.S_ISDIR(record.mode) else record.nlink)
             self._relink(ino, known + delta)
-        for ino, delta in sorted(subdirectories.items()):
+        # A record that was taken from the other side counts what lies there, which may not all have been taken.
+        taken = {keys.inode_of(key) for key, value in self.changes.items() if key[:1] == keys.INODE and value}
+        for ino in sorted(subdirectories.keys() | taken):
             record = self._now(ino)
-            if record is not None:
+            if record is not None and stat.S_ISDIR(record.mode):
                 mine = self._inode(self.ours, ino)
-                base = 2 if mine is None else mine.nlink
-                self.changes[keys.inode_key(ino)] = msgspec.structs.replace(record, nlink=base + delta).encode()
+                nlink = (2 if mine is None else mine.nlink) + subdirectories.get(ino, 0)
+                if record.nlink != nlink:
+                    self.changes[keys.inode_key(ino)] = msgspec.structs.replace(record, nlink=nlink).encode()
 
     def _count(
         self, key: bytes, value: bytes | None, step: int, links: dict[int, int], subdirectories: dict[int, int]
@@ -253,25 +352,34 @@ class _Merge:
         if not stat.S_ISDIR(record.mode) and record.nlink != count:
             self.changes[keys.inode_key(ino)] = msgspec.structs.replace(record, nlink=count).encode()
 
-    def _drop(self, ino: int, record: InodeRecord) -> None:
-        for snapshot in (self.ours, self.theirs):
-            for key, _ in self._belongings(snapshot, ino):
-                self.changes[key] = None
-        if stat.S_ISDIR(record.mode):
+    def _drop(self, top: int, record: InodeRecord) -> None:
+        """Drops an inode, and of a directory all below it that the merge has not named elsewhere."""
+        named = Counter(
+            EntryRecord.decode(value).ino
+            for key, value in self.changes.items()
+            if key[:1] == keys.ENTRY and value is not None
+        )
+        waiting = [(top, record)]
+        seen = {top}
+        while waiting:
+            ino, record = waiting.pop()
+            for snapshot in (self.ours, self.theirs):
+                for key, _ in self._belongings(snapshot, ino):
+                    self.changes[key] = None
+            if not stat.S_ISDIR(record.mode):
+                continue
             prefix = keys.entry_prefix(ino)
             for snapshot in (self.ours, self.theirs):
                 for key, value in list(snapshot.scan(prefix, keys.after_prefix(prefix))):
+                    known = self.changes.get(key)
+                    if known is not None:
+                        named[EntryRecord.decode(known).ino] -= 1
                     self.changes[key] = None
                     child = EntryRecord.decode(value).ino
                     below = self._inode(snapshot, child)
-                    if below is not None and not self._linked_elsewhere(child, key):
-                        self._drop(child, below)
-
-    def _linked_elsewhere(self, ino: int, key: bytes) -> bool:
-        return any(
-            value is not None and other != key and other[:1] == keys.ENTRY and EntryRecord.decode(value).ino == ino
-            for other, value in self.changes.items()
-        )
+                    if below is not None and not named[child] and child not in seen:
+                        seen.add(child)
+                        waiting.append((child, below))
 
     def _belongings(self, snapshot: Snapshot, ino: int) -> Iterator[tuple[bytes, bytes]]:
         raw = snapshot.get(keys.inode_key(ino))

@@ -70,7 +70,7 @@ def test_manifest(root: Root) -> None:
     """A manifest may have other fields then, so its format is looked at first; a check tells it as damage."""
     version = root.head("data")
     reference = BASE.join("versions", "data", version.id)
-    _rewrite(root, reference, lambda data: (data.clear(), data.update({"format": 2})))
+    _rewrite(root, reference, lambda data: data.update({"format": 2, "snapshot": "of another form"}))
     with pytest.raises(FormatTooNew, match=r"format 2, this release reads up to 1.*newer release"):
         root.manifest("data", version.id)
 

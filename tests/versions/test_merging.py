@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.paths import attributes_or_none, entries, find, make_directories
 from stowstore.versions.changes import ChangeKind, path_changes
+from stowstore.versions.check import check
 from stowstore.versions.errors import LeaseHeld, MergeConflict, NoSuchVersion, Unrelated
 from stowstore.versions.history import common_ancestor, walk_history
 from stowstore.versions.manifest import Manifest
@@ -147,6 +150,82 @@ def test_merge_of_two_forks(
             else:
                 wanted[path] = value
     assert wanted == content(root, "ours")
+
+
+@pytest.mark.parametrize("policy", Conflicts)
+def test_directories_moved_into_each_other_stay_in_reach(root: Root, policy: Conflicts) -> None:
+    """One side moves a into b, the other b into a: both together nobody could enter, so it is a conflict."""
+    commit(root, "ours", {"a/x": b"x", "b/y": b"y"})
+    fork(root, "ours", "theirs")
+    _move(root, "ours", b"a", b"b")
+    _move(root, "theirs", b"b", b"a")
+    before = content(root, "ours")
+    if policy is Conflicts.FAIL:
+        assert refusal(root) == {"b"}
+        assert before == content(root, "ours")
+        return
+    assert merged(root, policy) == ("b",)
+    wanted = {"a/b/y": b"y", "a/x": b"x"} if policy is Conflicts.THEIRS else {"b/y": b"y", "b/a/x": b"x"}
+    assert wanted == content(root, "ours")
+    _require_whole(root)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_directories_are_moved_every_file_stays_in_reach(seed: int) -> None:
+    """Both sides move directories about at random; the merged version has every file once, and is whole."""
+    chance = random.Random(seed)
+    root = Root.create(MemoryStore(), DataReference("mem://main/root"))
+    names = ["a", "b", "c", "d", "e", "f"]
+    places = ["", *(f"{name}/" for name in names[:3])]
+    made = {name: chance.choice(places[: min(at, 3) + 1]) for at, name in enumerate(names)}
+    with Session.write(root, "ours") as session:
+        paths: dict[str, str] = {}
+        for name, place in made.items():
+            paths[name] = f"{paths.get(place.strip('/'), '')}/{name}"
+            apply(session.files, {f"{paths[name]}/file".strip("/"): name.encode()})
+        session.commit()
+    fork(root, "ours", "theirs")
+    for volume in ("ours", "theirs"):
+        for _ in range(chance.randrange(1, 5)):
+            _move(root, volume, *(name.encode() for name in chance.sample(names, 2)))
+    policy = chance.choice([Conflicts.OURS, Conflicts.THEIRS])
+    merged(root, policy)
+    assert sorted(content(root, "ours").values()) == [name.encode() for name in names]
+    _require_whole(root)
+
+
+def test_merging_drops_directories_deeper_than_python_calls(root: Root) -> None:
+    """A tree that gives way to a file of its name goes whole, however deep it is."""
+    commit(root, "ours", {"kept": b"kept"})
+    fork(root, "ours", "theirs")
+    commit(root, "ours", {"/".join(["n"] * 1500): b"deep"})
+    commit(root, "theirs", {"n": b"file"})
+    assert merged(root, Conflicts.THEIRS) == ("n",)
+    assert content(root, "ours") == {"kept": b"kept", "n": b"file"}
+    _require_whole(root)
+
+
+def _move(root: Root, volume: str, name: bytes, into: bytes) -> None:
+    """Moves a directory of a name, wherever it lies, into another; not where that is inside of it."""
+    with Session.write(root, volume) as session:
+        found: dict[bytes, tuple[int, int]] = {}
+        waiting = [1]
+        while waiting:
+            parent = waiting.pop()
+            for entry in entries(session.files, parent):
+                if entry.kind == 0o040000:
+                    found[entry.name] = (parent, entry.ino)
+                    waiting.append(entry.ino)
+        # EINVAL: it would come to lie in itself.
+        with suppress(OSError):
+            session.files.rename(found[name][0], name, found[into][1], name, ROOT)
+        session.commit()
+
+
+def _require_whole(root: Root) -> None:
+    with chunk_store(root, SessionOptions()) as chunks:
+        report = check(root, chunks, "ours", "head")
+    assert report.is_whole, "\n".join(map(str, report.findings))
 
 
 def test_directories_made_on_both_sides_are_joined(root: Root) -> None:
