@@ -172,11 +172,11 @@ class _Merge:
                 else:
                     self._put_theirs_back(ino, placed)
                 break
-        for ino in sorted(placed):
-            while ino in placed and (circle := self._circle(ino, placed)):
-                self._note(ino, placed)
-                if self.policy is Conflicts.THEIRS and self._put_ours_back(circle, placed):
-                    continue
+        # A move that is taken back may close another circle, so all are looked at again.
+        while found := next(((ino, circle) for ino in sorted(placed) if (circle := self._circle(ino, placed))), None):
+            ino, circle = found
+            self._note(ino, placed)
+            if self.policy is not Conflicts.THEIRS or not self._put_ours_back(circle, placed):
                 self._put_theirs_back(ino, placed)
         self.lies_in.update((ino, keys.inode_of(key)) for ino, key in placed.items())
 
@@ -186,15 +186,17 @@ class _Merge:
 
     def _circle(self, ino: int, placed: dict[int, bytes]) -> list[int]:
         """The directories above one as merged so far, if they lead back to it."""
+        above = self._above(ino, placed)
+        return above if above and self._parent(above[-1], placed) == ino else []
+
+    def _above(self, ino: int, placed: dict[int, bytes]) -> list[int]:
+        """A directory and those above it, up to the root or to where they repeat."""
         above: list[int] = []
-        current = ino
-        while current != keys.ROOT_INODE and current not in above:
+        current: int | None = ino
+        while current is not None and current != keys.ROOT_INODE and current not in above:
             above.append(current)
-            parent = self._parent(current, placed)
-            if parent is None:
-                return []
-            current = parent
-        return above if current == ino else []
+            current = self._parent(current, placed)
+        return above
 
     def _parent(self, ino: int, placed: dict[int, bytes]) -> int | None:
         if ino in placed:
@@ -222,7 +224,12 @@ class _Merge:
                 continue
             origins = list(self._entries_of(self.base, before.parent, ino))
             free = all(self.changes.get(key, self.ours.get(key)) is None for key in origins)
-            if free and origins and self._now(before.parent) is not None:
+            if (
+                free
+                and origins
+                and self._now(before.parent) is not None
+                and ino not in self._above(before.parent, placed)
+            ):
                 for key in self._entries_of(self.ours, mine.parent, ino):
                     self.changes[key] = None
                 for key in origins:

@@ -170,7 +170,7 @@ def test_directories_moved_into_each_other_stay_in_reach(root: Root, policy: Con
     _require_whole(root)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(40), 166, 663])
 def test_whatever_directories_are_moved_every_file_stays_in_reach(seed: int) -> None:
     """Both sides move directories about at random; the merged version has every file once, and is whole."""
     chance = random.Random(seed)
