@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 
+from stowstore.index.keys import ROOT_INODE
 from stowstore.namespace.attributes import AttributeOperations
 from stowstore.namespace.core import MAX_LINKS
 from stowstore.namespace.errors import posix_error
@@ -179,7 +180,10 @@ class DirectoryOperations(AttributeOperations):
         return self._open_directory(handle).is_stored
 
     def readdirplus(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
-        """The same with present attributes; those of entries gone meanwhile are None."""
+        """The same with present attributes; None for entries gone meanwhile, and directories that lie elsewhere.
+
+        A damaged index may name a directory in several places: who walks by inode numbers would never come to an end.
+        """
         entries = self.readdir(handle, cookie, count)
         overlay = self._overlay
         young = overlay.inodes.young
@@ -187,7 +191,8 @@ class DirectoryOperations(AttributeOperations):
             if entry.ino not in young:
                 overlay.warm_inode(entry.ino)
         with self._lock:
-            return [self._with_attributes(overlay, entry) for entry in entries]
+            directory = self._open_directory(handle).node.ino
+            return [self._with_attributes(overlay, entry, directory) for entry in entries]
 
     def releasedir(self, handle: int) -> None:
         """Closes a handle of `opendir`."""
@@ -209,9 +214,14 @@ class DirectoryOperations(AttributeOperations):
         return DirectoryStream(node, snapshot, overlay.directory_changes(node.ino))
 
     @staticmethod
-    def _with_attributes(overlay: Overlay, entry: DirectoryEntry) -> DirectoryEntry:
+    def _with_attributes(overlay: Overlay, entry: DirectoryEntry, directory: int) -> DirectoryEntry:
         node = overlay.inode(entry.ino)
-        return entry if node is None else entry._replace(attributes=node.attributes())
+        if node is None:
+            return entry
+        lies_here = node.parent == directory and node.ino != ROOT_INODE
+        if node.mode & 0o170000 == 0o040000 and not lies_here and entry.name not in (b".", b".."):
+            return entry
+        return entry._replace(attributes=node.attributes())
 
     def _removable(self, directory: Inode, name: bytes, caller: Caller) -> Inode:
         """What a name in a directory stands for, which the caller may remove from there."""

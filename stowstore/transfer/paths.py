@@ -62,13 +62,19 @@ def make_directories(files: FileSystem, path: str | bytes) -> int:
 
 
 def entries(files: FileSystem, ino: int) -> Iterator[DirectoryEntry]:
-    """The entries of a directory with their attributes, without ``.`` and ``..``."""
+    """The entries of a directory with their attributes, without ``.`` and ``..``.
+
+    Raises:
+        OSError: EIO for an entry of a version that names nothing, or a directory that lies elsewhere.
+    """
     handle = files.opendir(ino, ROOT)
     try:
         cookie = 0
         while page := files.readdirplus(handle, cookie, _PAGE):
             for entry in page:
                 if entry.name not in (b".", b".."):
+                    if entry.attributes is None and files.read_only:
+                        raise OSError(errno.EIO, f"inode {ino} names inode {entry.ino}, which does not lie there")
                     yield entry
             cookie = page[-1].cookie
     finally:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,7 +26,12 @@ from stowstore.index.node import encode_node
 from stowstore.index.records import EntryRecord, Extent, InodeRecord, Superblock, pack_extents
 from stowstore.index.snapshot import Snapshot, SnapshotRef, commit_changes
 from stowstore.index.tree import TreeRef, build_tree
+from stowstore.transfer import export_directory, export_tar
+from stowstore.versions.changes import path_changes
+from stowstore.versions.check import CheckDepth, check
 from stowstore.versions.manifest import Manifest
+from stowstore.versions.merging import Conflicts, merge_snapshots
+from stowstore.versions.repair import repair
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session
 from tests.volumes_faults.programs import ROOT_USER, Tree, read_file, tree_of, write_file
@@ -283,6 +292,50 @@ def test_cycles_end(forge: _Forge, cycle: list[tuple[int, bytes, int]], parents:
                     except _REFUSED:
                         refused += 1
         assert refused
+
+
+@pytest.mark.parametrize(
+    ("cycle", "parents"),
+    [
+        ([(1, b"a", 2), (2, b"b", 3), (3, b"c", 2)], {2: 1, 3: 2}),
+        ([(1, b"a", 2), (2, b"b", 3), (3, b"c", 2)], {2: 3, 3: 2}),
+        ([(1, b"a", 2), (2, b"b", 2)], {2: 2}),
+        ([(2, b"b", 3), (3, b"c", 2)], {2: 3, 3: 2}),
+        ([(1, b"a", 1)], {}),
+        ([(1, b"a", 2), (2, b"b", 1)], {2: 1}),
+    ],
+    ids=["back", "closed", "itself", "apart", "root", "to-root"],
+)
+def test_whatever_walks_a_cycle_ends(
+    forge: _Forge, tmp_path: Path, cycle: list[tuple[int, bytes, int]], parents: dict[int, int]
+) -> None:
+    """Checks, repairs, exports, comparisons and merges of an index that leads in a circle end."""
+    records = {entry_key(parent, name): EntryRecord(ino, stat.S_IFDIR).encode() for parent, name, ino in cycle}
+    records |= {inode_key(ino): _inode(_DIRECTORY, nlink=2, parent=parent) for ino, parent in parents.items()}
+    with forge.publish(records) as session:
+        report = check(forge.root, forge.chunks, depth=CheckDepth.DATA)
+        assert report.findings
+        if any(parent == ROOT_INODE for parent, _, _ in cycle):
+            with pytest.raises(_REFUSED):
+                export_directory(session.files, tmp_path / "out")
+            with pytest.raises(_REFUSED):
+                export_tar(session.files, io.BytesIO())
+        hostile = session.files.snapshot
+    index = forge.chunks.index_writer()
+    touched = {
+        inode_key(ino): _inode(_DIRECTORY | 0o022, nlink=3, parent=parent) for ino, parent in parents.items()
+    } | {entry_key(3, b"new"): EntryRecord(9, stat.S_IFDIR).encode(), inode_key(9): _inode(_DIRECTORY, parent=3)}
+    other = hostile.with_changes(commit_changes(hostile, touched, index), touched)
+    index.flush()
+    empty = Snapshot(SnapshotRef(), hostile.cache)
+    for old, new in ((empty, hostile), (hostile, empty), (hostile, other), (other, hostile)):
+        with suppress(*_REFUSED):
+            assert len(list(path_changes(old, new))) < 50
+    for sides in itertools.permutations((empty, hostile, other)):
+        with suppress(*_REFUSED):
+            merge_snapshots(*sides, Conflicts.THEIRS)
+    repair(forge.root, forge.chunks, VOLUME, dry_run=False)
+    assert check(forge.root, forge.chunks, VOLUME, "head", depth=CheckDepth.DATA).is_whole
 
 
 def test_entries_that_name_nothing(forge: _Forge) -> None:
