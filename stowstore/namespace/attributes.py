@@ -14,7 +14,7 @@ from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.permissions import WRITE, Caller, is_allowed, require_owner
 from stowstore.namespace.quota import FileSystemStatus
 
-__all__ = ["MAX_SIZE", "NOW", "AttributeChanges", "AttributeOperations", "Moment"]
+__all__ = ["MAX_SIZE", "NOW", "AttributeChanges", "AttributeOperations", "Moment", "kept_time"]
 
 #: The largest size of a file.
 MAX_SIZE = (1 << 63) - 1
@@ -95,7 +95,7 @@ class AttributeOperations(Core):
                 self._set_times(node, changes, now)
             if changes.ctime is not None:
                 self._overlay.changed(node)
-                node.ctime = _kept(changes.ctime)
+                node.ctime = kept_time(changes.ctime)
             return node.attributes()
 
     def statfs(self) -> FileSystemStatus:
@@ -174,12 +174,12 @@ class AttributeOperations(Core):
     def _set_times(self, node: Inode, changes: AttributeChanges, now: int) -> None:
         self._overlay.changed(node)
         if changes.atime is not None:
-            node.atime = now if isinstance(changes.atime, Moment) else _kept(changes.atime)
+            node.atime = now if isinstance(changes.atime, Moment) else kept_time(changes.atime)
         if changes.mtime is not None:
-            node.mtime = now if isinstance(changes.mtime, Moment) else _kept(changes.mtime)
+            node.mtime = now if isinstance(changes.mtime, Moment) else kept_time(changes.mtime)
         node.ctime = now
 
 
-def _kept(moment: int) -> int:
+def kept_time(moment: int) -> int:
     """The nearest time that a record can hold, as Linux does it: the years 1677 to 2262."""
     return max(_FIRST, min(moment, _LAST))

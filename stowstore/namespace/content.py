@@ -64,6 +64,7 @@ class FileContent:
         self._max_extents = max_extents_per_window
         self._early_blocks = EarlyBlocks()
         self._early: EarlyUploader | None = None
+        self.writer: BlockWriter | None = None
         self._relieve_all: Callable[[], None] | None = None
         self._flushing = threading.Lock()
         # Maps that may have staged data, with their inode numbers: what a full staging area can be relieved of.
@@ -87,6 +88,7 @@ class FileContent:
         def relieve() -> None:
             self._relieve(writer, lock, moved)
 
+        self.writer = writer
         self._relieve_all = relieve
         self._early = EarlyUploader(writer, self._reader, self._early_blocks, delay=delay, lock=lock, relieve=relieve)
         self.staging.on_full = self._early.make_room
@@ -107,7 +109,7 @@ class FileContent:
     def close(self) -> None:
         """Ends background work and closes the staging area."""
         self.staging.on_full = None
-        self._relieve_all = None
+        self._relieve_all = self.writer = None
         if self._early is not None:
             self._early.close()
             self._early = None

@@ -8,15 +8,15 @@ from typing import Any
 
 from stowstore.index.keys import XATTR, after_prefix
 from stowstore.index.snapshot import Snapshot
-from stowstore.namespace.committing import CommitOperations
 from stowstore.namespace.interfaces import Content, MetaStore
 from stowstore.namespace.journal import INTERVAL_SECONDS, Journal
+from stowstore.namespace.loading import LoadOperations
 from stowstore.namespace.permissions import PermissionChecks
 
 __all__ = ["FileSystem"]
 
 
-class FileSystem(CommitOperations):
+class FileSystem(LoadOperations):
     """Everything Linux does with inodes and names; errors are `OSError` with Linux's numbers.
 
     The root directory is inode 1.  Names are bytes, times nanoseconds since 1970; atime stays what it was set to.
@@ -56,6 +56,11 @@ class FileSystem(CommitOperations):
     def has_stored_xattrs(self) -> bool:
         """Whether any inode of the version below has extended attributes; one look into its index."""
         return next(self.snapshot.scan(XATTR, after_prefix(XATTR)), None) is not None
+
+    @property
+    def block_writer(self) -> Any:
+        """The writer that commits use, for blocks that `load_files` is to refer to; None where nothing is uploaded."""
+        return self.content.writer
 
     def upload_early(self, writer: Any, *, delay: float) -> None:
         """Begins to upload what has been written, in the background, to the writer that commits use as well."""

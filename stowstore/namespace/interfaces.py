@@ -79,6 +79,11 @@ class FileNode(Protocol):
 class Content(Protocol):
     """The bytes of all files.  Thread-safe; "under the lock" says that the file system's lock is held."""
 
+    @property
+    def writer(self) -> Any:
+        """The writer that was given to `upload_early`, or None."""
+        ...
+
     def load(
         self, ino: int, record: InodeRecord, scan: Scan, journalled: Mapping[bytes, bytes | None] | None = None
     ) -> Extents:

@@ -1,8 +1,8 @@
-"""Importing directories and tar streams into a volume.
+"""Importing directories into a volume.
 
 Files are read by several threads ahead of the one that writes into the volume, in directory order, so that small
-files that lie together are packed together.  What has not changed since an earlier import (size and modification time)
-is left as it is.
+files that lie together are packed together.  Small files become blocks without being staged, and get their names many
+at a time.  What has not changed since an earlier import (size and modification time) is left as it is.
 """
 
 from __future__ import annotations
@@ -10,27 +10,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import IO, Final, NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
+from stowstore.chunks.block import BLOCK_BYTES
 from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import ROOT
-from stowstore.transfer.paths import attributes_or_none, find, make_directories, parts_of
+from stowstore.transfer.loading import FileLoader
+from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
 
-__all__ = ["import_directory", "import_tar"]
+__all__ = ["import_directory"]
 
 #: Files up to this size are read whole by the threads; larger ones are streamed by the writing thread.
 _SMALL: Final = 1 << 20
 _PIECE: Final = 4 << 20
-_AHEAD: Final = 256
 _TELL_EVERY: Final = 500
+
+#: What one thread reads at a time, and how many such batches are read ahead.
+_BATCH_FILES: Final = 64
+_BATCH_BYTES: Final = 1 << 20
+_BATCHES_AHEAD: Final = 16
 
 _WRITE = os.O_WRONLY | os.O_TRUNC
 
@@ -40,7 +45,15 @@ class _Found(NamedTuple):
 
     path: str
     names: tuple[bytes, ...]
-    status: os.stat_result
+
+
+class _Read(NamedTuple):
+    """What a file is, and what is in a small one; or why neither can be read."""
+
+    found: _Found
+    status: os.stat_result | None
+    content: bytes | None
+    failure: OSError | None
 
 
 def import_directory(
@@ -66,13 +79,12 @@ def import_directory(
     report = TransferReport()
     importer = _Importer(files, make_directories(files, target), report)
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-import") as pool:
-        for found, content in _read_ahead(pool, _walk(Path(root), report)):
-            try:
-                data = None if content is None else content.result()
-            except OSError as error:
-                report.skipped.append((found.path, error.strerror or str(error)))
+        for found, status, content, failure in _read_ahead(pool, _walk(root, report)):
+            if status is None:
+                assert failure is not None
+                report.skipped.append((found.path, failure.strerror or str(failure)))
                 continue
-            importer.take(found, data)
+            importer.take(found, status, content)
             if on_progress is not None and (report.files + report.unchanged) % _TELL_EVERY == 0:
                 on_progress(report)
     importer.finish()
@@ -81,41 +93,9 @@ def import_directory(
     return report
 
 
-def import_tar(
-    files: FileSystem, stream: IO[bytes], target: str | bytes = "/", *, on_progress: Progress | None = None
-) -> TransferReport:
-    """Imports a tar stream, compressed or not, as it comes; members whose names lead out of the target are skipped.
-
-    Raises:
-        tarfile.TarError: the stream is no tar archive, or is cut off.
-    """
-    report = TransferReport()
-    base = parts_of(target)
-    make_directories(files, target)
-    directories: list[_TarMember] = []
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
-        for member in archive:
-            try:
-                names = parts_of(member.name)
-            except OSError:
-                report.skipped.append((member.name, "its name leads out of the target"))
-                continue
-            taken = _TarMember(files, archive, member, base, names, report)
-            taken.take()
-            if member.isdir():
-                directories.append(taken)
-            if on_progress is not None and report.files % _TELL_EVERY == 0:
-                on_progress(report)
-    for taken in reversed(directories):
-        taken.finish_directory()
-    if on_progress is not None:
-        on_progress(report)
-    return report
-
-
-def _walk(root: Path, report: TransferReport) -> Iterator[_Found]:
+def _walk(root: str, report: TransferReport) -> Iterator[_Found]:
     """Everything below a directory, parents first, names ascending."""
-    waiting: list[tuple[str, tuple[bytes, ...]]] = [(os.fspath(root), ())]
+    waiting: list[tuple[str, tuple[bytes, ...]]] = [(root, ())]
     while waiting:
         directory, names = waiting.pop()
         try:
@@ -126,33 +106,55 @@ def _walk(root: Path, report: TransferReport) -> Iterator[_Found]:
             continue
         below = []
         for entry in children:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError as error:
-                report.skipped.append((entry.path, error.strerror or str(error)))
-                continue
-            path = (*names, os.fsencode(entry.name))
-            yield _Found(entry.path, path, status)
-            if stat.S_ISDIR(status.st_mode):
-                below.append((entry.path, path))
+            found = _Found(entry.path, (*names, os.fsencode(entry.name)))
+            yield found
+            if entry.is_dir(follow_symlinks=False):
+                below.append(found)
         waiting.extend(reversed(below))
 
 
-def _read_ahead(pool: ThreadPoolExecutor, found: Iterator[_Found]) -> Iterator[tuple[_Found, Future[bytes] | None]]:
-    """The files with the contents of small ones, read by threads, in order."""
-    waiting: deque[tuple[_Found, Future[bytes] | None]] = deque()
-    for item in found:
-        small = stat.S_ISREG(item.status.st_mode) and item.status.st_size <= _SMALL
-        waiting.append((item, pool.submit(_content, item.path) if small else None))
-        if len(waiting) >= _AHEAD:
-            yield waiting.popleft()
-    yield from waiting
+def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[_Found]) -> Iterator[_Read]:
+    """The files with the contents of small ones, read by threads a batch at a time, in order."""
+    waiting: deque[Future[list[_Read]]] = deque()
+    while batch := list(islice(walk, _BATCH_FILES)):
+        waiting.append(pool.submit(_read_batch, batch))
+        if len(waiting) >= _BATCHES_AHEAD:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
 
 
-def _content(path: str) -> bytes:
+def _read_batch(batch: list[_Found]) -> list[_Read]:
+    """Reads what is small, until that is much; the rest is streamed by who takes it."""
+    done: list[_Read] = []
+    left = _BATCH_BYTES
+    for found in batch:
+        content = None
+        try:
+            status = os.lstat(found.path)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= min(_SMALL, left):
+                content = _content(found.path, status.st_size)
+                left -= len(content)
+        except OSError as error:
+            done.append(_Read(found, None, None, error))
+        else:
+            done.append(_Read(found, status, content, None))
+    return done
+
+
+def _content(path: str, size: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        return file.read()
+    try:
+        content = os.read(descriptor, size + 1)
+        if len(content) == size:
+            return content
+        # It changes while it is read: what is there when reading comes to an end is taken.
+        parts = [content]
+        while part := os.read(descriptor, _PIECE):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 class _Importer:
@@ -161,52 +163,81 @@ class _Importer:
     def __init__(self, files: FileSystem, target: int, report: TransferReport) -> None:
         self._files = files
         self._report = report
+        self._loader = FileLoader(files)
         self._directories: dict[tuple[bytes, ...], int] = {(): target}
+        #: Directories this import has made: nothing in them can be known or in the way.
+        self._made: set[int] = set()
         self._later: list[tuple[int, os.stat_result]] = []
         self._links: dict[tuple[int, int], int] = {}
 
-    def take(self, found: _Found, data: bytes | None) -> None:
-        parent, name, status = self._directories[found.names[:-1]], found.names[-1], found.status
-        known = attributes_or_none(self._files, parent, name)
+    def take(self, found: _Found, status: os.stat_result, data: bytes | None) -> None:
+        parent, name = self._directories[found.names[:-1]], found.names[-1]
+        known = None if parent in self._made else attributes_or_none(self._files, parent, name)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
-            if known is not None and not stat.S_ISDIR(known.mode):
-                raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
-            ino = known.ino if known is not None else self._files.mkdir(parent, name, 0o700, ROOT).ino
-            self._directories[found.names] = ino
-            self._later.append((ino, status))
-            self._report.directories += 1
+            self._take_directory(found, status, parent, known)
             return
         if kind == stat.S_IFSOCK:
             self._report.skipped.append((found.path, "a socket is of no use without its process"))
             return
         if known is not None:
-            if self._is_same(known, found):
+            if self._is_same(known, found.path, status):
                 self._report.unchanged += 1
                 return
             if stat.S_ISDIR(known.mode):
                 raise IsADirectoryError(errno.EISDIR, "a directory is in the way", found.path)
+        if data is not None and len(data) <= BLOCK_BYTES and status.st_nlink == 1:
+            self._load(parent, name, status, data)
+            return
+        if known is not None:
             self._files.unlink(parent, name, ROOT)
         linked = self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
         if linked is not None:
             self._files.link(linked, parent, name, ROOT)
         else:
-            ino = self._make(found, parent, name, data)
+            ino = self._make(found.path, status, parent, name, data)
             if status.st_nlink > 1:
                 self._links[status.st_dev, status.st_ino] = ino
             self._finish(ino, status)
         self._report.files += 1
 
     def finish(self) -> None:
+        self._loader.flush()
         for ino, status in reversed(self._later):
             self._finish(ino, status)
 
-    def _make(self, found: _Found, parent: int, name: bytes, data: bytes | None) -> int:
-        kind = stat.S_IFMT(found.status.st_mode)
+    def _take_directory(self, found: _Found, status: os.stat_result, parent: int, known: Attributes | None) -> None:
+        if known is None:
+            ino = self._files.mkdir(parent, found.names[-1], 0o700, ROOT).ino
+            self._made.add(ino)
+        elif stat.S_ISDIR(known.mode):
+            ino = known.ino
+        else:
+            raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
+        self._directories[found.names] = ino
+        self._later.append((ino, status))
+        self._report.directories += 1
+
+    def _load(self, parent: int, name: bytes, status: os.stat_result, data: bytes) -> None:
+        self._loader.add(
+            parent,
+            name,
+            data,
+            mode=status.st_mode,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            atime_ns=status.st_atime_ns,
+            mtime_ns=status.st_mtime_ns,
+        )
+        self._report.files += 1
+        self._report.bytes += len(data)
+
+    def _make(self, path: str, status: os.stat_result, parent: int, name: bytes, data: bytes | None) -> int:
+        kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFLNK:
-            return self._files.symlink(parent, name, os.fsencode(os.readlink(found.path)), ROOT).ino
+            return self._files.symlink(parent, name, os.fsencode(os.readlink(path)), ROOT).ino
         if kind != stat.S_IFREG:
-            return self._files.mknod(parent, name, kind | 0o600, ROOT, found.status.st_rdev).ino
+            return self._files.mknod(parent, name, kind | 0o600, ROOT, status.st_rdev).ino
         made, handle = self._files.create(parent, name, 0o600, _WRITE, ROOT)
         try:
             if data is not None:
@@ -214,14 +245,14 @@ class _Importer:
                     self._files.write(handle, 0, data, ROOT)
                 self._report.bytes += len(data)
             else:
-                self._stream(found, made.ino, handle)
+                self._stream(path, made.ino, handle)
         finally:
             self._files.release(handle)
         return made.ino
 
-    def _stream(self, found: _Found, ino: int, handle: int) -> None:
+    def _stream(self, path: str, ino: int, handle: int) -> None:
         """Copies a large file piece by piece; what the source says are holes are not written."""
-        descriptor = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
             for start, stop in _stretches(descriptor, size):
@@ -234,10 +265,10 @@ class _Importer:
         finally:
             os.close(descriptor)
 
-    def _is_same(self, known: Attributes, found: _Found) -> bool:
-        if stat.S_ISLNK(known.mode) and stat.S_ISLNK(found.status.st_mode):
-            return self._files.readlink(known.ino) == os.fsencode(os.readlink(found.path))
-        return stat.S_ISREG(found.status.st_mode) and _is_same(known, found.status)
+    def _is_same(self, known: Attributes, path: str, status: os.stat_result) -> bool:
+        if stat.S_ISLNK(known.mode) and stat.S_ISLNK(status.st_mode):
+            return self._files.readlink(known.ino) == os.fsencode(os.readlink(path))
+        return stat.S_ISREG(status.st_mode) and _is_same(known, status)
 
     def _finish(self, ino: int, status: os.stat_result) -> None:
         mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
@@ -269,86 +300,3 @@ def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             return
         offset = os.lseek(descriptor, start, os.SEEK_HOLE)
         yield start, offset
-
-
-class _TarMember:
-    """One member of an archive on its way into a volume."""
-
-    def __init__(
-        self,
-        files: FileSystem,
-        archive: tarfile.TarFile,
-        member: tarfile.TarInfo,
-        base: list[bytes],
-        names: list[bytes],
-        report: TransferReport,
-    ) -> None:
-        self._files = files
-        self._archive = archive
-        self._member = member
-        self._base = base
-        self._names = base + names
-        self._report = report
-
-    def take(self) -> None:
-        member, report = self._member, self._report
-        if member.isdir():
-            make_directories(self._files, b"/".join(self._names))
-            report.directories += 1
-            return
-        if len(self._names) == len(self._base):
-            report.skipped.append((member.name, "it has no name"))
-            return
-        parent, name = make_directories(self._files, b"/".join(self._names[:-1])), self._names[-1]
-        known = attributes_or_none(self._files, parent, name)
-        if known is not None:
-            self._files.unlink(parent, name, ROOT)
-        if member.islnk():
-            self._link(parent, name)
-            return
-        if member.issym():
-            ino = self._files.symlink(parent, name, os.fsencode(member.linkname), ROOT).ino
-        elif member.isreg():
-            ino = self._write(parent, name)
-        elif member.isfifo() or member.isdev():
-            kind = stat.S_IFIFO if member.isfifo() else stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-            number = 0 if member.isfifo() else os.makedev(member.devmajor, member.devminor)
-            ino = self._files.mknod(parent, name, kind | 0o600, ROOT, number).ino
-        else:
-            report.skipped.append((member.name, f"members of type {member.type!r} are not known"))
-            return
-        self._attributes(ino)
-        report.files += 1
-
-    def finish_directory(self) -> None:
-        """Gives a directory its attributes, after what lies in it has changed its times."""
-        self._attributes(make_directories(self._files, b"/".join(self._names)))
-
-    def _link(self, parent: int, name: bytes) -> None:
-        try:
-            known = find(self._files, b"/".join(self._base + parts_of(self._member.linkname)))
-        except OSError:
-            self._report.skipped.append((self._member.name, "what it links to is not there"))
-            return
-        self._files.link(known.ino, parent, name, ROOT)
-        self._report.files += 1
-
-    def _write(self, parent: int, name: bytes) -> int:
-        source = self._archive.extractfile(self._member)
-        assert source is not None
-        made, handle = self._files.create(parent, name, 0o600, _WRITE, ROOT)
-        try:
-            offset = 0
-            while piece := source.read(_PIECE):
-                self._files.write(handle, offset, piece, ROOT)
-                offset += len(piece)
-            self._report.bytes += offset
-        finally:
-            self._files.release(handle)
-        return made.ino
-
-    def _attributes(self, ino: int) -> None:
-        member = self._member
-        self._files.setattr(ino, AttributeChanges(uid=member.uid, gid=member.gid), ROOT)
-        mode = None if member.issym() else member.mode & 0o7777
-        self._files.setattr(ino, AttributeChanges(mode=mode, mtime=int(member.mtime * 1_000_000_000)), ROOT)

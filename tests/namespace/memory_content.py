@@ -82,6 +82,7 @@ class MemoryContent:
         self.fail_flush: Exception | None = None
         self.fail_stage: Exception | None = None
         self.syncs = 0
+        self.writer = None
 
     def load(
         self, ino: int, record: InodeRecord, scan: Scan, journalled: Mapping[bytes, bytes | None] | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from stowstore.transfer import export_directory, export_tar, import_directory, i
 from stowstore.transfer.paths import find, parts_of
 from stowstore.versions.address import open_root_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session
+from stowstore.versions.session import Session, SessionOptions
 
 
 @pytest.fixture
@@ -212,3 +214,98 @@ def _read(files: FileSystem, path: str) -> bytes:
         return files.read(handle, 0, 1 << 20)
     finally:
         files.release(handle)
+
+
+def test_later_members_of_a_tar_replace_earlier_ones(session: Session) -> None:
+    """The last member of a name counts, links lead to the file of their moment, a file may become a directory."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, kind, text in (
+            ("again", tarfile.REGTYPE, b"first"),
+            ("linked", tarfile.LNKTYPE, b"again"),
+            ("again", tarfile.REGTYPE, b"second"),
+            ("again", tarfile.REGTYPE, b"third"),
+            ("symbolic", tarfile.REGTYPE, b"no link yet"),
+            ("symbolic", tarfile.SYMTYPE, b"again"),
+            ("directory/file", tarfile.REGTYPE, b"below"),
+            ("zeros", tarfile.REGTYPE, bytes(10_000)),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text))
+            else:
+                info.linkname = text.decode()
+                archive.addfile(info)
+
+    import_tar(session.files, io.BytesIO(out.getvalue()))
+
+    assert b"third" == _read(session.files, "again")
+    assert b"first" == _read(session.files, "linked")
+    assert b"again" == session.files.readlink(find(session.files, "symbolic").ino)
+    assert b"below" == _read(session.files, "directory/file")
+    assert (10_000, 0) == (find(session.files, "zeros").size, find(session.files, "zeros").blocks)
+    assert (1, 1) == (find(session.files, "again").nlink, find(session.files, "linked").nlink)
+
+
+def test_an_import_keeps_to_the_limit(session: Session, tmp_path: Path) -> None:
+    """A volume that becomes full says so; what is in it is whole, and no byte beyond the limit."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(100):
+        (source / f"{number:02d}").write_bytes(os.urandom(1000))
+    session.files.set_limits(limit_bytes=50_500)
+
+    with pytest.raises(OSError, match="50500"):
+        import_directory(session.files, source)
+
+    assert (50_000, 51) == session.files.usage()
+    assert (source / "49").read_bytes() == _read(session.files, "49")
+    session.files.set_limits(limit_bytes=100_000)
+    import_directory(session.files, source)
+    assert (100_000, 101) == session.files.usage()
+    for path in source.iterdir():
+        path.write_bytes(os.urandom(1000))
+    assert 0 == import_directory(session.files, source).unchanged
+    assert (100_000, 101) == session.files.usage()
+
+
+_IMPORT_AND_DIE = """
+import os, pathlib, signal, sys
+from stowstore.transfer import import_directory
+from stowstore.versions.address import open_root_store
+from stowstore.versions.root import Root
+from stowstore.versions.session import Session, SessionOptions
+
+place = pathlib.Path(sys.argv[1])
+store, base = open_root_store(f"file://{place}/root")
+options = SessionOptions(meta_dir=place / "meta", cache_dir=place / "cache")
+session = Session.write(Root.open_or_create(store, base), "data", options)
+import_directory(session.files, place / "source")
+session.files.fsync()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_imported_files_survive_a_crash_before_the_commit(tmp_path: Path) -> None:
+    """What was imported and synced is there again after the process has died: the journal names its blocks."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(300):
+        (source / f"{number:03d}").write_bytes(b"%d" % number * 500)
+    store, base = open_root_store(f"file://{tmp_path}/root", create=ContainerPolicy.IF_MISSING)
+    options = SessionOptions(meta_dir=tmp_path / "meta", cache_dir=tmp_path / "cache")
+    with store:
+        root = Root.create(store, base)
+        died = subprocess.run([sys.executable, "-c", _IMPORT_AND_DIE, tmp_path], check=False)
+        assert -signal.SIGKILL == died.returncode
+        root.store.delete(root.lease_reference("data"))
+
+        with Session.write(root, "data", options) as session:
+            for number in range(300):
+                assert (source / f"{number:03d}").read_bytes() == _read(session.files, f"{number:03d}")
+            manifest = session.commit()
+            with Session.read(root, manifest.name) as version:
+                export_directory(version.files, tmp_path / "out")
+    assert snapshot(source) == snapshot(tmp_path / "out")
