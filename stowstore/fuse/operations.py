@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EINVAL, EOPNOTSUPP, ERANGE
+from errno import EINVAL, EOPNOTSUPP, ERANGE, ETXTBSY
 from typing import Any, Final
 
 from stowstore.chunks.patience import WouldWait, must_not_wait
@@ -37,6 +37,7 @@ BACKGROUND: Final = 128
 _CONGESTED: Final = 96
 
 _OPEN_KILL_SUIDGID: Final = 1
+_OPEN_TO_EXECUTE: Final = 0x20  # FMODE_EXEC, include/linux/fs.h
 _WRITE_KILL_SUIDGID: Final = int(WriteFlag.KILL_SUIDGID)
 
 # Plain numbers: asking a flag of an enumeration costs more than the rest of a small request.
@@ -70,6 +71,8 @@ class Operations:
         self.barriers = Barriers()
         self._callers: dict[tuple[int, int], Caller] = {(0, 0): ROOT}
         self._writes_back = options.kernel_cache is KernelCache.WRITE_BACK
+        # The handles by which programs run, and what they are of.
+        self._executed: dict[int, int] = {}
         self.read_bytes = 0
         self.written_bytes = 0
         attr, attr_ns = self._attr_ttl = wire.seconds_of(options.attr_seconds)
@@ -270,11 +273,19 @@ class Operations:
             flags = flags & ~os.O_ACCMODE | os.O_RDWR
         if self._writes_back:
             flags &= ~os.O_APPEND
+        # The kernel refuses to write to a running program; this truncation it would refuse only after it was done.
+        if flags & os.O_TRUNC and flags & os.O_ACCMODE == os.O_RDONLY and node in self._executed.values():
+            raise posix_error(ETXTBSY)
         caller = _STRANGER if how & _OPEN_KILL_SUIDGID else ROOT
-        return wire.OPEN_OUT.pack(self.files.open(node, flags, caller), self._open_flags, 0)
+        handle = self.files.open(node, flags, caller)
+        if flags & _OPEN_TO_EXECUTE:
+            self._executed[handle] = node
+        return wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def release(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         handle = wire.RELEASE.unpack_from(body)[0]
+        if self._executed:
+            self._executed.pop(handle, None)
         self._owner(handle).release(handle)
         return b""
 

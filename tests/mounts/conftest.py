@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from stowstore import RWVolume, Volume
 from stowstore.fuse import device
 from stowstore.mounts import table, unmounting
 from stowstore.volumes.registry import registry
+from tests.mounts.pairs import Pair, paired
 from tests.servers.requiring import are_required
 
 __all__ = ["Mounting"]
@@ -82,34 +84,8 @@ def mounting(fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         assert [record for record in table.known() if record.is_alive] == []
 
 
-@pytest.fixture(scope="module", params=["writethrough", "writeback"])
-def pair(
-    request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], tuple[Path, Path]]]:
-    """Two fresh directories by name, one on the local disk and one on a mount that the whole module shares."""
-    from stowstore.mounts.options import MountOptions
-
-    directory = tmp_path_factory.mktemp("pair")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
-        patch.setenv("STOWSTORE_RUNTIME_DIR", str(directory / "run"))
-        found = Mounting(directory)
-        try:
-            # Other users pass through on their way.
-            for above in (directory, *directory.parents):
-                if above.owner() == Path("/tmp").owner() and not above.stat().st_mode & 0o001:
-                    above.chmod(above.stat().st_mode | 0o011)
-            mount = found.mount(found.volume(), options=MountOptions(kernel_cache=request.param))
-            mount.chmod(0o777)
-
-            def fresh(name: str) -> tuple[Path, Path]:
-                sides = (directory / "local" / name, mount / name)
-                for side in sides:
-                    side.mkdir(parents=True)
-                    side.parent.chmod(0o777)
-                    side.chmod(0o777)
-                return sides
-
-            yield fresh
-        finally:
-            found.end()
+@pytest.fixture(scope="session")
+def pair(fuse: None) -> Iterator[Callable[[str], Pair]]:
+    """Gives a pair with a mode of the kernel's cache: one a worker, made when it is first asked for."""
+    with contextlib.ExitStack() as ends:
+        yield functools.cache(lambda mode: ends.enter_context(paired(mode)))
