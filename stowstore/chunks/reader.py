@@ -27,10 +27,13 @@ from stowstore.chunks.fetcher import PackFetcher
 from stowstore.chunks.memory_cache import MemoryCache
 from stowstore.chunks.packs import CHECKED_BYTES
 
-__all__ = ["PAGE_BYTES", "BlockReader", "ReaderStats"]
+__all__ = ["INDEX_PAGE_BYTES", "PAGE_BYTES", "BlockReader", "ReaderStats"]
 
 #: The stretch of a pack that small blocks are fetched by; blocks stored in no less are fetched alone.
 PAGE_BYTES: Final = 256 << 10
+
+#: The same for index nodes, of which a lookup needs several that lie near each other: a request saved each time.
+INDEX_PAGE_BYTES: Final = 512 << 10
 
 #: What one request fetches at most, and how much nobody asked for it may bring along to save another.
 _MAX_FETCH = 8 << 20
@@ -87,8 +90,11 @@ class BlockReader:
         executor: Executor,
         memory: MemoryCache,
         disk: DiskCache | None = None,
+        *,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self._fetcher = fetcher
+        self._page_bytes = page_bytes
         self._codec = codec
         self._executor = executor
         self._memory = memory
@@ -129,7 +135,7 @@ class BlockReader:
             else:
                 wholes.append((position, ref, start, end))
         if wholes:
-            loaded = self._load(dict.fromkeys(unit for _, ref, _, _ in wholes for unit in _units(ref)))
+            loaded = self._load(dict.fromkeys(unit for _, ref, _, _ in wholes for unit in self._units(ref)))
             for position, ref, start, end in wholes:
                 content = self._content(ref, loaded)
                 results[position] = content if end - start == ref.length else content[start:end]
@@ -138,7 +144,7 @@ class BlockReader:
     def is_near(self, ref: BlockRef, start: int, length: int) -> bool:
         """Whether a range of a block is in memory."""
         memory = self._memory
-        if all(unit in memory for unit in _units(ref)):
+        if all(unit in memory for unit in self._units(ref)):
             return True
         first, last = start // CHECKED_BYTES, (start + length - 1) // CHECKED_BYTES
         return length <= ref.length // 4 and all((ref, stretch) in memory for stretch in range(first, last + 1))
@@ -148,9 +154,8 @@ class BlockReader:
 
         Returns at once and never fails: what could not be fetched is fetched when it is read.
         """
-        wanted = [
-            unit for unit in dict.fromkeys(unit for ref in refs for unit in _units(ref)) if unit not in self._memory
-        ]
+        units = dict.fromkeys(unit for ref in refs for unit in self._units(ref))
+        wanted = [unit for unit in units if unit not in self._memory]
         mine, _ = self._claim(wanted, ahead=True)
         for group in _groups(mine):
             self._start(group, contextvars.Context())
@@ -166,9 +171,9 @@ class BlockReader:
 
     def _content(self, ref: BlockRef, loaded: dict[_Unit, bytes]) -> bytes:
         """The content of a block whose units are loaded."""
-        if ref.stored >= PAGE_BYTES:
+        if ref.stored >= self._page_bytes:
             return loaded[ref]
-        units = _units(ref)
+        units = self._units(ref)
         try:
             return self._codec.decode(ref, _cut(ref, [(unit, loaded[unit]) for unit in units]))
         except CorruptBlock:
@@ -320,7 +325,9 @@ class BlockReader:
 
     def _read_part(self, ref: BlockRef, start: int, end: int) -> bytes | None:
         """A range of a large raw block by its stretches; None where the block is better read whole."""
-        if ref.codec != Codec.RAW or self._codec.is_sealed or ref.stored < PAGE_BYTES or end - start > ref.length // 4:
+        if ref.codec != Codec.RAW or self._codec.is_sealed or ref.stored < self._page_bytes:
+            return None
+        if end - start > ref.length // 4:
             return None
         first, last = start // CHECKED_BYTES, (end - 1) // CHECKED_BYTES
         if ref in self._memory or ref in self._flights or (self._disk is not None and _key(ref) in self._disk):
@@ -354,15 +361,15 @@ class BlockReader:
             self._memory.put((ref, stretch), piece)
         return pieces
 
-
-def _units(ref: BlockRef) -> tuple[_Unit, ...]:
-    """What has to be loaded for a block."""
-    if ref.stored >= PAGE_BYTES:
-        return (ref,)
-    first = ref.offset // PAGE_BYTES * PAGE_BYTES
-    if ref.offset + ref.stored <= first + PAGE_BYTES:
-        return (_Page(ref.pack, first, PAGE_BYTES),)
-    return (_Page(ref.pack, first, PAGE_BYTES), _Page(ref.pack, first + PAGE_BYTES, PAGE_BYTES))
+    def _units(self, ref: BlockRef) -> tuple[_Unit, ...]:
+        """What has to be loaded for a block."""
+        size = self._page_bytes
+        if ref.stored >= size:
+            return (ref,)
+        first = ref.offset // size * size
+        if ref.offset + ref.stored <= first + size:
+            return (_Page(ref.pack, first, size),)
+        return (_Page(ref.pack, first, size), _Page(ref.pack, first + size, size))
 
 
 def _cut(ref: BlockRef, pages: Sequence[tuple[_Unit, bytes]]) -> bytes | memoryview:

@@ -20,7 +20,7 @@ from stowstore.chunks.disk_cache import DiskCache
 from stowstore.chunks.fetcher import PackFetcher
 from stowstore.chunks.memory_cache import MemoryCache
 from stowstore.chunks.packs import PackTable
-from stowstore.chunks.reader import BlockReader
+from stowstore.chunks.reader import INDEX_PAGE_BYTES, PAGE_BYTES, BlockReader
 from stowstore.chunks.uploader import PackUploader
 from stowstore.chunks.writer import BlockWriter, IndexWriter, KnownBlocks
 
@@ -143,7 +143,8 @@ class ChunkStore:
         self.close()
 
     def _reader(self, kind: PackKind) -> BlockReader:
-        return BlockReader(self._packs[kind], self.codec, self._fetchers, self.memory, self.disk)
+        page = PAGE_BYTES if kind is PackKind.DATA else INDEX_PAGE_BYTES
+        return BlockReader(self._packs[kind], self.codec, self._fetchers, self.memory, self.disk, page_bytes=page)
 
     def _uploader(self, max_uploads: int, upload_delay: float, max_bytes: int) -> PackUploader:
         return PackUploader(

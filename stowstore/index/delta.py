@@ -7,7 +7,8 @@ the key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice
+from operator import lt
 from typing import Final
 
 import msgspec
@@ -60,7 +61,8 @@ def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, b
     records: dict[bytes, bytes | None] = {}
     for delta in deltas:
         found = [pair for _, raw in zip(delta.blocks, contents, strict=False) for pair in _decode(raw)]
-        if len(found) != delta.records or any(left[0] >= right[0] for left, right in pairwise(found)):
+        known = [key for key, _ in found]
+        if len(found) != delta.records or not all(map(lt, known, islice(known, 1, None))):
             raise CorruptNode("a delta segment is not what its reference says")
         records.update(found)
     return records
