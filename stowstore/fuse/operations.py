@@ -258,8 +258,8 @@ class Operations:
 
     def create(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)
-        found, handle = self.files.create(node, bytes(body[16:-1]), mode, flags, self._caller(uid, gid))
-        return self._made(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
+        shown, handle = self.files.make_file(node, bytes(body[16:-1]), mode, flags, self._caller(uid, gid))
+        return shown[:8] + self._entry_tail + shown + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def tmpfile(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)

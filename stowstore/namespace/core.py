@@ -36,6 +36,9 @@ _CAPABILITY: Final = b"security.capability"
 _ROOT_MODE: Final = 0o040755
 _EVERY_INODE: Final = 1 << 64
 
+#: What a file without extents is loaded from.
+_EMPTY: Final = InodeRecord(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
 
 class Core:
     """State and helpers; methods with an underscore run under the lock."""
@@ -122,7 +125,9 @@ class Core:
         return directory, self._named(parent, name)
 
     def _searchable(self, parent: int, caller: Caller) -> Inode:
-        directory = self._directory(parent)
+        directory = self._overlay.inodes.young.get(parent) or self._node(parent)
+        if directory.mode & 0o170000 != 0o040000:
+            raise posix_error(errno.ENOTDIR)
         if self._checked and caller.uid and not is_allowed(directory, caller, EXECUTE):
             raise posix_error(errno.EACCES)
         return directory
@@ -225,7 +230,8 @@ class Core:
         """The extents of a regular file, read when first needed."""
         extents = node.extents
         if extents is None:
-            extents = node.extents = self.content.load(node.ino, node.record(), self._scan)
+            record = node.record() if node.packed or node.many else _EMPTY
+            extents = node.extents = self.content.load(node.ino, record, self._scan)
         return extents
 
     def _scan(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:

@@ -134,6 +134,11 @@ class ExtentMap:
         """Whether any extent lies outside of blocks."""
         return self._staged > 0
 
+    @property
+    def is_large(self) -> bool:
+        """Whether there are more extents than one leaf holds."""
+        return len(self._leaves) > 1
+
     def fork(self) -> ExtentMap:
         """The same extents as of now; neither map sees later changes of the other."""
         made = ExtentMap.__new__(ExtentMap)

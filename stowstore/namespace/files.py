@@ -45,18 +45,8 @@ class FileOperations(RenameOperations):
         """Makes and opens a file, whatever its mode; without ``O_EXCL`` one that exists is opened."""
         self._overlay.warm_entry(parent, name)
         with self._lock:
-            directory, entry = self._search(parent, name, caller)
-            if entry is not None and not flags & os.O_EXCL:
-                node = self._entry_node(directory, entry)
-                return node.attributes(), self._open(node, flags, caller)
-            if entry is not None or name in (b".", b".."):
-                raise posix_error(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
-            self._require_writable()
-            self._require_addable(directory, caller)
-            node = self._allocate(directory, stat.S_IFREG | (mode & 0o7777 & ~caller.umask), caller, 1)
-            self._overlay.add(node)
-            self._enter(directory, name, node, node.btime)
-            return node.attributes(), self._opened(node, flags)
+            node, handle = self._create(parent, name, mode, flags, caller)
+            return node.attributes(), handle
 
     def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[Attributes, int]:
         """Makes and opens a file without a name (``O_TMPFILE``), which `link` can give it unless ``O_EXCL`` is set."""
@@ -200,6 +190,20 @@ class FileOperations(RenameOperations):
             self._account(node)
             self._written(node, max(node.size, target_offset + length), caller)
             return length
+
+    def _create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Inode, int]:
+        directory, entry = self._search(parent, name, caller)
+        if entry is not None and not flags & os.O_EXCL:
+            node = self._entry_node(directory, entry)
+            return node, self._open(node, flags, caller)
+        if entry is not None or name in (b".", b".."):
+            raise posix_error(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+        self._require_writable()
+        self._require_addable(directory, caller)
+        node = self._allocate(directory, stat.S_IFREG | (mode & 0o7777 & ~caller.umask), caller, 1)
+        self._overlay.add(node)
+        self._enter(directory, name, node, node.btime)
+        return node, self._opened(node, flags)
 
     def _file(self, handle: int) -> OpenFile:
         try:

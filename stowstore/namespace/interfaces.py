@@ -47,6 +47,11 @@ class Extents(Protocol):
         """Whether any extent still lies in the staging area."""
         ...
 
+    @property
+    def is_large(self) -> bool:
+        """Whether encoding takes long, so that it is better done of a fork and without the lock."""
+        ...
+
     def covered(self, offset: int, length: int) -> int:
         """Bytes of a range that extents cover already, which writing there would not add."""
         ...

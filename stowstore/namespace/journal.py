@@ -7,9 +7,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from stowstore.index.keys import SUPERBLOCK, entry_key, inode_key, xattr_key
-from stowstore.namespace.inodes import Inode
 from stowstore.namespace.interfaces import MetaStore
+from stowstore.namespace.journal_batch import JournalBatch
 from stowstore.namespace.overlay import Unjournalled
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ _log = logging.getLogger(__name__)
 #: How long a change stays out of the journal at most, unless somebody asks for fsync.
 INTERVAL_SECONDS: Final = 2.0
 
-#: How many changes are journalled before the interval is over.
-BATCH_RECORDS: Final = 8192
+#: How many changes are journalled before the interval is over; until then what changes again is journalled once.
+BATCH_RECORDS: Final = 32768
 
 _POLL_SECONDS: Final = 0.25
 
@@ -32,7 +31,7 @@ class Journal:
     """Writes a file system's changes to its metadata store, on request and from a thread of its own.
 
     A batch holds the present values of everything that has changed since the one before, taken in one moment, so a
-    rename is never half in it.  Operations never wait for the store, only for the values to be taken.
+    rename is never half in it.  Operations wait neither for the store nor for the values: see `JournalBatch`.
     """
 
     def __init__(self, core: Core, metastore: MetaStore, *, interval: float = INTERVAL_SECONDS) -> None:
@@ -68,11 +67,12 @@ class Journal:
         with self._writing:
             with core._lock:
                 taken = core._overlay.take_unjournalled()
-                batch = self._values(taken) if taken else {}
+                began = JournalBatch(core._overlay, taken, core._usage.record()) if taken else None
                 checkpoint = core.content.checkpoint()
             # What is given up below must not come back with an older batch, even when the power fails.
             durable = durable or bool(checkpoint)
             try:
+                batch = began.finish(core._lock) if began is not None else {}
                 if batch or durable:
                     core.content.sync(durable=durable)
                 if batch:
@@ -80,8 +80,7 @@ class Journal:
                 if durable:
                     self._store.sync()
             except BaseException:
-                with core._lock:
-                    self._give_back(taken)
+                self._give_back(taken)
                 raise
             core.content.reclaim(checkpoint)
             self.failure = None
@@ -92,12 +91,18 @@ class Journal:
         with self._writing:
             with core._lock:
                 core._overlay.take_unjournalled()
-                batch = self._values(self._everything())
+                taken = Unjournalled.of(core._overlay.live)
+                began = JournalBatch(core._overlay, taken, core._usage.record())
                 checkpoint = core.content.checkpoint()
-            core.content.sync(durable=bool(checkpoint))
-            self._store.replace(batch, meta)
-            if checkpoint:
-                self._store.sync()
+            try:
+                batch = began.finish(core._lock)
+                core.content.sync(durable=bool(checkpoint))
+                self._store.replace(batch, meta)
+                if checkpoint:
+                    self._store.sync()
+            except BaseException:
+                self._give_back(taken)
+                raise
             core.content.reclaim(checkpoint)
 
     def _run(self) -> None:
@@ -115,54 +120,9 @@ class Journal:
                     _log.warning("the journal cannot be written, and is tried again: %s", error)
                 self.failure = error
 
-    def _everything(self) -> Unjournalled:
-        live = self._core._overlay.live
-        found = Unjournalled()
-        found.inodes = dict.fromkeys(live.inodes)
-        found.entries = [(parent, name) for parent, changes in live.entries.items() for name in changes]
-        found.xattrs = [(ino, name) for ino, values in live.xattrs.items() for name in values]
-        return found
-
-    def _values(self, taken: Unjournalled) -> dict[bytes, bytes | None]:
-        """The present records of what changed; what a commit has taken meanwhile is left out."""
-        overlay = self._core._overlay
-        layers = [overlay.live] if overlay.frozen is None else [overlay.live, overlay.frozen]
-        batch: dict[bytes, bytes | None] = {}
-        for ino in taken.inodes:
-            for layer in layers:
-                if ino in layer.inodes:
-                    self._add_inode(batch, ino, layer.inodes[ino])
-                    break
-        for parent, name in taken.entries:
-            for layer in layers:
-                changes = layer.entries.get(parent)
-                if changes is not None and name in changes:
-                    entry = changes[name]
-                    batch[entry_key(parent, name)] = None if entry is None else entry.encode()
-                    break
-        for ino, name in taken.xattrs:
-            for layer in layers:
-                values = layer.xattrs.get(ino)
-                if values is not None and name in values:
-                    batch[xattr_key(ino, name)] = values[name]
-                    break
-        batch[SUPERBLOCK] = self._core._usage.record().encode()
-        return batch
-
-    @staticmethod
-    def _add_inode(batch: dict[bytes, bytes | None], ino: int, node: Inode | None) -> None:
-        if node is None:
-            batch[inode_key(ino)] = None
-        elif node.extents is None:
-            batch[inode_key(ino)] = node.record().encode()
-        else:
-            encoded = node.extents.encode_for_journal(ino)
-            batch.update(encoded.changes)
-            batch[inode_key(ino)] = node.record(encoded.inline, encoded.many).encode()
-
     def _give_back(self, taken: Unjournalled) -> None:
-        now = self._core._overlay.unjournalled
-        assert now is not None
-        now.inodes = {**taken.inodes, **now.inodes}
-        now.entries[:0] = taken.entries
-        now.xattrs[:0] = taken.xattrs
+        """What could not be journalled is journalled with the next batch."""
+        with self._core._lock:
+            unjournalled = self._core._overlay.unjournalled
+            assert unjournalled is not None
+            unjournalled.take(taken)

@@ -8,6 +8,7 @@ from typing import Final
 
 from stowstore.namespace.handles import DirectoryEntry
 from stowstore.namespace.inodes import Attributes, Inode
+from stowstore.namespace.permissions import Caller
 from stowstore.namespace.xattrs import XattrOperations
 
 __all__ = ["SHOWN_BYTES", "KernelOperations"]
@@ -41,12 +42,21 @@ class KernelOperations(XattrOperations):
 
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
-        self._overlay.warm_entry(parent, name)
+        overlay = self._overlay
+        overlay.warm_entry(parent, name)
         with self._lock:
-            node = self._found(parent, name)
-            if node is None:
-                return None
-            self._retain(node.ino)
+            entry = overlay.entries.young.get((parent, name))
+            node = None if entry is None else overlay.inodes.young.get(entry.ino)
+            if node is None or node.mode & 0o170000 == 0o040000:
+                # Not just known, or a directory, which has to be where it lies.
+                node = self._found(parent, name)
+                if node is None:
+                    return None
+            if not self.read_only:
+                known, ino = self._known, node.ino
+                known[ino] = known.get(ino, 0) + 1
+                if not node.nlink:
+                    self._pin(node)
             return node.shown or _shown(node)
 
     def show(self, ino: int) -> bytes:
@@ -62,6 +72,14 @@ class KernelOperations(XattrOperations):
         with self._lock:
             node = self._node(ino)
             return node.shown or _shown(node)
+
+    def make_file(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[bytes, int]:
+        """Makes and opens a file as `create` does; what `show` gives of it, retained once, and the handle."""
+        self._overlay.warm_entry(parent, name)
+        with self._lock:
+            node, handle = self._create(parent, name, mode, flags, caller)
+            self._retain(node.ino)
+            return node.shown or _shown(node), handle
 
     def introduce(self, ino: int) -> bytes:
         """The same of an inode that has just been made or named, retained once."""

@@ -11,7 +11,7 @@ Everything here runs under the file system's lock unless it says otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from stowstore.chunks.patience import must_not_wait
 from stowstore.index.keys import entry_key, inode_key
@@ -19,7 +19,10 @@ from stowstore.index.records import EntryRecord, InodeRecord
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Inode
 
-__all__ = ["DirectoryChanges", "Frozen", "Layer", "Overlay", "RecentlyUsed"]
+if TYPE_CHECKING:
+    from stowstore.namespace.journal_batch import JournalBatch
+
+__all__ = ["DirectoryChanges", "Frozen", "Layer", "Overlay", "RecentlyUsed", "Unjournalled"]
 
 #: Changed entries of one directory; None for a deleted one.
 DirectoryChanges = dict[bytes, EntryRecord | None]
@@ -114,11 +117,27 @@ class Unjournalled:
 
     def __init__(self) -> None:
         self.inodes: dict[int, None] = {}
-        self.entries: list[tuple[int, bytes]] = []
-        self.xattrs: list[tuple[int, bytes]] = []
+        self.entries: dict[tuple[int, bytes], None] = {}
+        self.xattrs: dict[int, dict[bytes, None]] = {}
 
     def __len__(self) -> int:
         return len(self.inodes) + len(self.entries) + len(self.xattrs)
+
+    @classmethod
+    def of(cls, layer: Layer) -> Unjournalled:
+        """Everything that a layer has."""
+        found = cls()
+        found.inodes = dict.fromkeys(layer.inodes)
+        found.entries = {(parent, name): None for parent, changes in layer.entries.items() for name in changes}
+        found.xattrs = {ino: dict.fromkeys(values) for ino, values in layer.xattrs.items()}
+        return found
+
+    def take(self, older: Unjournalled) -> None:
+        """Adds what could not be journalled."""
+        self.inodes.update(older.inodes)
+        self.entries.update(older.entries)
+        for ino, names in older.xattrs.items():
+            self.xattrs.setdefault(ino, {}).update(names)
 
 
 #: Records fetched for operations that then did not ask for them.
@@ -141,6 +160,8 @@ class Overlay:
         self.inodes: RecentlyUsed[int, Inode] = RecentlyUsed(CACHED_INODES)
         self.entries: RecentlyUsed[tuple[int, bytes], EntryRecord] = RecentlyUsed(CACHED_ENTRIES)
         self.unjournalled: Unjournalled | None = Unjournalled() if journalled else None
+        #: What is being journalled: told before anything is changed, since it holds one moment.
+        self.batch: JournalBatch | None = None
         # Records fetched without the lock, each for one use, with the snapshot they are from.
         self._fetched: dict[bytes, tuple[Snapshot, bytes | None]] = {}
         self._turn = 1
@@ -195,6 +216,8 @@ class Overlay:
     def remove(self, node: Inode) -> None:
         """Takes an inode that has lost its last link out of the versions to come."""
         ino = node.ino
+        if self.batch is not None:
+            self.batch.keep_xattrs(ino)
         self.live.inodes[ino] = None
         self.live.xattrs.pop(ino, None)
         self.inodes.drop(ino)
@@ -202,18 +225,23 @@ class Overlay:
             self.unjournalled.inodes[ino] = None
 
     def set_entry(self, parent: int, name: bytes, entry: EntryRecord | None) -> None:
+        key = (parent, name)
+        if self.batch is not None:
+            self.batch.keep_entry(key)
         changes = self.live.entries.get(parent)
         if changes is None:
             changes = self.live.entries[parent] = {}
         changes[name] = entry
-        self.entries.put((parent, name), _ABSENT if entry is None else entry)
+        self.entries.put(key, _ABSENT if entry is None else entry)
         if self.unjournalled is not None:
-            self.unjournalled.entries.append((parent, name))
+            self.unjournalled.entries[key] = None
 
     def set_xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
+        if self.batch is not None:
+            self.batch.keep_xattrs(ino)
         self.live.xattrs.setdefault(ino, {})[name] = value
         if self.unjournalled is not None:
-            self.unjournalled.xattrs.append((ino, name))
+            self.unjournalled.xattrs.setdefault(ino, {})[name] = None
 
     def directory_changes(self, parent: int) -> DirectoryChanges:
         """The changed entries of a directory, a copy."""
@@ -281,6 +309,8 @@ class Overlay:
         return found
 
     def _first_change(self, node: Inode) -> None:
+        if self.batch is not None:
+            self.batch.keep_inode(node.ino)
         node.stamp = self._turn
         if not node.nlink:
             return

@@ -37,6 +37,10 @@ class MemoryExtents:
     def staged(self) -> bool:
         return any(piece.block.pack == _STAGED for piece in self.pieces)
 
+    @property
+    def is_large(self) -> bool:
+        return len(self.pieces) > 1
+
     def covered(self, offset: int, length: int) -> int:
         return sum(piece.length for piece in self.within(offset, length))
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from stowstore.index.keys import entry_key, inode_key
+from stowstore.namespace import journal_batch
 from stowstore.namespace.attributes import AttributeChanges
+from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.permissions import ROOT
+from stowstore.namespace.renames import RenameFlags
 from tests.namespace.paths import list_names
 from tests.namespace.sessions import MemoryMetaStore, Session
 from tests.namespace.test_commit import get, put
@@ -133,3 +139,73 @@ def test_the_background_journals_without_being_asked() -> None:
     files.close()
     assert entry_key(1, b"f") in store(session).records
     assert files.journal.failure is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_batch_holds_one_moment(journalled: Session, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Whatever is changed, renamed, removed or committed while a batch is being taken, the journal has none of it."""
+    chance = random.Random(seed)
+    files = journalled.files
+    monkeypatch.setattr(journal_batch, "_SLICE", chance.choice((1, 3)))
+    for number in range(30):
+        meddle(files, chance, number)
+        if number == 10 and seed % 2:
+            journalled.commit()
+    frozen = files.freeze() if seed % 3 == 0 else None
+    expected: list[Any] = []
+    steps = iter(range(30, 70))
+
+    def meddling(_: float) -> None:
+        nonlocal frozen
+        if not expected:
+            pytest.fail("the moment has not been looked at")
+        meddle(files, chance, next(steps, 1000))
+        if frozen is not None and chance.random() < 0.1:
+            files.commit_failed()
+            frozen = None
+
+    monkeypatch.setattr(journal_batch, "time", SimpleNamespace(sleep=meddling))
+    expected.append(everything(files))
+    files.fsync()
+    assert everything(files) != expected[0]
+    assert everything(journalled.crash()) == expected[0]
+
+
+def meddle(files: FileSystem, chance: random.Random, number: int) -> None:
+    """Some change or other of a flat directory."""
+    names = list_names(files, 1, ROOT)
+    name = chance.choice(names) if names else b""
+    what = (
+        chance.choice(("make", "make", "write", "rename", "unlink", "xattr", "mode", "swap", "link"))
+        if names
+        else "make"
+    )
+    ino = files.lookup(1, name, ROOT).ino if names else 0
+    if what == "make":
+        put(files, b"f%d" % number, b"%d" % number)
+        files.setxattr(files.lookup(1, b"f%d" % number, ROOT).ino, b"user.made", b"%d" % number, ROOT)
+    elif what == "write":
+        handle = files.open(ino, os.O_RDWR, ROOT)
+        files.write(handle, chance.randrange(4) * 5000, b"w%d" % number, ROOT)
+        files.release(handle)
+    elif what == "rename":
+        files.rename(1, name, 1, chance.choice([*names, b"r%d" % number]), ROOT)
+    elif what == "swap":
+        files.rename(1, name, 1, chance.choice(names), ROOT, RenameFlags.EXCHANGE)
+    elif what == "unlink":
+        files.unlink(1, name, ROOT)
+    elif what == "xattr":
+        files.setxattr(ino, b"user.made", b"x%d" % number, ROOT)
+    elif what == "mode":
+        files.setattr(ino, AttributeChanges(mode=chance.randrange(0o1000)), ROOT)
+    else:
+        files.link(ino, 1, b"l%d" % number, ROOT)
+
+
+def everything(files: FileSystem) -> dict[bytes, Any]:
+    """All that a flat directory shows."""
+    found: dict[bytes, Any] = {b"": (files.getattr(1), files.usage())}
+    for name in list_names(files, 1, ROOT):
+        about = files.lookup(1, name, ROOT)
+        found[name] = (about, get(files, name), files.getxattr(about.ino, b"user.made", ROOT))
+    return found
