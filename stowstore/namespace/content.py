@@ -263,6 +263,7 @@ class FileContent:
                         self._written.pop(live, None)
                     if moved is not None:
                         moved(ino)
+            self.staging.begin_anew()
 
     def _known(self, pieces: Any) -> list[Piece]:
         """Extents of a record, with staged data found again."""

@@ -160,6 +160,11 @@ class StagingArea:
         if durable and segments and self.directory is not None:
             _sync_directory(self.directory)
 
+    def begin_anew(self) -> None:
+        """Appends to another segment from now on, so that the one being filled can be given up."""
+        with self._lock:
+            self._open = None
+
     def find(self, reference: BlockRef) -> StagedPart | None:
         """What a journal's reference stands for, or None where it is not of this area.
 

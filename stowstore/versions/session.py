@@ -7,6 +7,7 @@ first, then the index, then the manifest, and the head last; whatever fails befo
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -225,22 +226,14 @@ class Session:
         options = options or CommitOptions()
         with self._publishing:
             lease = self._writing()
-            self._settle()
-            frozen = self.files.freeze()
             try:
-                base = self._base
-                if base is not None and base.volume == self.volume and frozen.is_empty and not options.parents:
-                    self.files.commit_failed()
-                    return base
-                manifest, snapshot = self._publish(frozen, self.volume, options)
-                self._announce(lease, manifest)
-            except BaseException:
-                self.files.commit_failed()
-                raise
-            self._base = manifest
-            self.files.commit_done(snapshot, {BASE: manifest.id.encode()})
-            self._rebase(lease, manifest)
-            return manifest
+                return self._commit(lease, options)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            # The journal comes first, and what it names must be on the disk.  Once uploaded it needs no room there.
+            self.files.upload()
+            return self._commit(lease, options)
 
     def branch(self, volume: str, options: CommitOptions | None = None) -> VersionName:
         """Makes another volume of the present state; this one goes on as it was.
@@ -299,6 +292,24 @@ class Session:
         if self._lease is None:
             raise VolumeError("the volume is open for reading only", hint="fork it, and write the fork")
         return self._lease
+
+    def _commit(self, lease: Lease, options: CommitOptions) -> Manifest:
+        self._settle()
+        frozen = self.files.freeze()
+        try:
+            base = self._base
+            if base is not None and base.volume == self.volume and frozen.is_empty and not options.parents:
+                self.files.commit_failed()
+                return base
+            manifest, snapshot = self._publish(frozen, self.volume, options)
+            self._announce(lease, manifest)
+        except BaseException:
+            self.files.commit_failed()
+            raise
+        self._base = manifest
+        self.files.commit_done(snapshot, {BASE: manifest.id.encode()})
+        self._rebase(lease, manifest)
+        return manifest
 
     def _announce(self, lease: Lease, manifest: Manifest) -> None:
         """Makes a version the newest; what it names is in the store already."""
