@@ -21,7 +21,8 @@ from stowstore.store import StowStore
 from stowstore.transfer import import_directory
 from stowstore.transfer.paths import find, make_directories
 from stowstore.versions.changes import path_changes
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.root import Root

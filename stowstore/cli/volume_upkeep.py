@@ -16,9 +16,9 @@ from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, printable, volume_command
 from stowstore.durations import parse_duration
 from stowstore.namespace.metastore import KINDS, choose_kind
-from stowstore.versions.check import CheckDepth
 from stowstore.versions.check import check as check_root
 from stowstore.versions.collect import DAY, collect
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.migrating import migrate_volume
 from stowstore.versions.prune import PruneReport, RetentionPolicy, prune_versions
 from stowstore.versions.prune import prune as prune_volume

@@ -11,116 +11,35 @@ threads, and what has gathered of them is checked whenever it would take too muc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
-
-from attrs import frozen
 
 from datastore import context
 from datastore.errors import NotFound
-from stowstore.chunks.block import BlockRef, CorruptBlock, PackKind
+from stowstore.chunks.block import BlockRef, PackKind
 from stowstore.chunks.memory_cache import MemoryCache
 from stowstore.chunks.packs import TRAILER_BYTES
 from stowstore.chunks.store import ChunkStore
-from stowstore.index.keys import ENTRY, EXTENTS, INODE, after_prefix, inode_of
-from stowstore.index.records import EntryRecord, Extent, InodeRecord
+from stowstore.index.records import Extent
 from stowstore.index.snapshot import SnapshotRef
+from stowstore.versions.check_packs import check_pack
 from stowstore.versions.errors import CorruptManifest, NoSuchVersion, NoSuchVolume
+from stowstore.versions.findings import BadBlock, CheckDepth, CheckReport, Finding, FindingKind
+from stowstore.versions.lost import describe_lost, is_explained, lost_paths
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.root import HEAD, Root
-from stowstore.versions.salvage import DAMAGE, LostRecords, PathNames, SalvageView, extents_in
-from stowstore.versions.structure import Problem, ProblemKind, StructureCheck
+from stowstore.versions.salvage import PathNames, SalvageView, extents_in
+from stowstore.versions.structure import StructureCheck
 
-__all__ = ["BadBlock", "CheckDepth", "CheckReport", "Finding", "FindingKind", "check", "check_pack"]
+__all__ = ["check"]
 
 #: How many blocks gather before they are checked, at some 300 bytes each.
 _MAX_GATHERED: Final = 1 << 19
 
 _WORKERS: Final = 8
-_MAX_READ: Final = 8 << 20
 
 Progress = Callable[[str, int, int], None]
-
-
-class CheckDepth(IntEnum):
-    """How deep to look; each includes those before."""
-
-    STRUCTURE = 0
-    """Every reference, manifest, index node and record."""
-    EXISTENCE = 1
-    """That every pack is there and long enough, by listing them."""
-    DATA = 2
-    """Every byte: all blocks that are needed, and the tables of their packs."""
-
-
-class FindingKind(StrEnum):
-    """What kind of damage it is."""
-
-    BAD_REFERENCE = "bad_reference"
-    """A head or tag is damaged, missing, or names no version as it is."""
-    BAD_MANIFEST = "bad_manifest"
-    LOST_INDEX = "lost_index"
-    """A part of the index cannot be read."""
-    BAD_STRUCTURE = "bad_structure"
-    """Records contradict each other."""
-    MISSING_PACK = "missing_pack"
-    SHORT_PACK = "short_pack"
-    BAD_BLOCK = "bad_block"
-    """A block is not what it is named for."""
-    BAD_TABLE = "bad_table"
-    """The table of a pack is damaged; its blocks may be whole."""
-
-
-@frozen(kw_only=True)
-class Finding:
-    """One thing that is damaged, where it was seen, and the paths it hurts there.
-
-    ``version`` is empty for what belongs to a volume, both are for what belongs to the root.  ``problem`` says more of
-    a contradiction between records.
-    """
-
-    kind: FindingKind
-    message: str
-    volume: str = ""
-    version: str = ""
-    paths: tuple[str, ...] = ()
-    pack: bytes | None = None
-    block: bytes | None = None
-    problem: ProblemKind | None = None
-
-    def __str__(self) -> str:
-        where = "@".join(part for part in (self.volume, self.version) if part)
-        hurt = f"; hurts {len(self.paths)}: {', '.join(self.paths[:5])}" if self.paths else ""
-        more = ", ..." if len(self.paths) > 5 else ""
-        return f"{where}: {self.message}{hurt}{more}" if where else f"{self.message}{hurt}{more}"
-
-
-@frozen(kw_only=True)
-class CheckReport:
-    """What a check looked at, and everything it found damaged."""
-
-    depth: CheckDepth
-    findings: tuple[Finding, ...] = ()
-    versions: int = 0
-    inodes: int = 0
-    nodes: int = 0
-    blocks: int = 0
-    """Blocks of file data that were read, 0 below `CheckDepth.DATA`."""
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.findings
-
-
-class BadBlock(NamedTuple):
-    """What is wrong with a pack: with one block of it, with its table (``block`` None), or with all of it."""
-
-    kind: FindingKind
-    pack: bytes
-    block: BlockRef | None
-    why: str
 
 
 def check(
@@ -145,30 +64,6 @@ def check(
         run = _Check(root, fresh, depth, on_progress or _silent)
         run.look(volume, version)
         return run.report()
-
-
-def check_pack(chunks: ChunkStore, kind: PackKind, pack: bytes, blocks: Iterable[BlockRef]) -> list[BadBlock]:
-    """Reads blocks of one pack and its table: the unit of work that can run anywhere.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    bad: list[BadBlock] = []
-    try:
-        chunks.pack_table(kind, pack)
-    except CorruptBlock as error:
-        bad.append(BadBlock(FindingKind.BAD_TABLE, pack, None, error.message))
-    reader = chunks.reader_of(kind)
-    for part in _parts(sorted(blocks)):
-        try:
-            reader.read_many([(block, 0, None) for block in part])
-        except CorruptBlock:
-            for block in part:
-                try:
-                    reader.read(block)
-                except CorruptBlock as error:
-                    bad.append(BadBlock(FindingKind.BAD_BLOCK, pack, block, error.message))
-    return bad
 
 
 class _Version(NamedTuple):
@@ -309,9 +204,9 @@ class _Check:
             self._ends[key] = max(self._ends.get(key, 0), end)
         names = PathNames(view)
         for lost in view.lost:
-            paths = _lost_paths(view, names, lost)
-            self._found_in(version, FindingKind.LOST_INDEX, _describe(lost), paths, lost.block)
-        problems = [problem for problem in problems if not _is_explained(problem, view.lost)]
+            paths = lost_paths(view, names, lost)
+            self._found_in(version, FindingKind.LOST_INDEX, describe_lost(lost), paths, lost.block)
+        problems = [problem for problem in problems if not is_explained(problem, view.lost)]
         if problems:
             hurt = names.of(problem.ino for problem in problems if problem.ino)
             for problem in problems:
@@ -419,81 +314,6 @@ class _Check:
 
     def _find(self, kind: FindingKind, message: str, volume: str, version: str = "") -> None:
         self._findings.append(Finding(kind=kind, message=message, volume=volume, version=version))
-
-
-def _describe(lost: LostRecords) -> str:
-    if lost.delta is not None:
-        return f"{lost.delta.records} changed records are lost, so what they changed is as it was before: {lost.why}"
-    return f"a part of the index is lost: {lost.why}"
-
-
-def _is_explained(problem: Problem, lost: tuple[LostRecords, ...]) -> bool:
-    """Whether a contradiction only follows from records that cannot be read."""
-    if not lost:
-        return False
-    return problem.kind in (
-        ProblemKind.DANGLING_ENTRY,
-        ProblemKind.NO_DIRECTORY,
-        ProblemKind.NO_ROOT,
-        ProblemKind.WRONG_COUNTERS,
-        ProblemKind.WRONG_NLINK,
-        ProblemKind.WRONG_ALLOCATED,
-        ProblemKind.STRAY_RECORD,
-    )
-
-
-def _lost_paths(view: SalvageView, names: PathNames, lost: LostRecords) -> list[str]:
-    """The paths that lost records hurt: of files that are gone or incomplete, and of directories that miss names."""
-    if lost.delta is not None:
-        return []
-    hurt: set[int] = set()
-    low, high = _numbers(lost, INODE)
-    if low < high:
-        for _, value in view.scan(ENTRY, after_prefix(ENTRY)):
-            try:
-                ino = EntryRecord.decode(value).ino
-            except DAMAGE:
-                continue
-            if low <= ino < high and lost.covers(INODE + ino.to_bytes(8, "big")):
-                hurt.add(ino)
-    for prefix in (ENTRY, EXTENTS):
-        low, high = _numbers(lost, prefix)
-        if low >= high:
-            continue
-        stop = INODE + high.to_bytes(8, "big") if high < 1 << 64 else after_prefix(INODE)
-        for key, value in view.scan(INODE + low.to_bytes(8, "big"), stop):
-            try:
-                record = InodeRecord.decode(value)
-            except DAMAGE:
-                continue
-            if record.many_extents if prefix == EXTENTS else record.mode & 0o170000 == 0o040000:
-                hurt.add(inode_of(key))
-    return sorted(path for found in names.of(hurt).values() for path in found)
-
-
-def _numbers(lost: LostRecords, prefix: bytes) -> tuple[int, int]:
-    """The inode numbers whose records of a kind may be among those lost: from the first to below the second."""
-    after = after_prefix(prefix)
-    if lost.start >= after or (lost.stop is not None and lost.stop <= prefix):
-        return 0, 0
-    low = int.from_bytes(lost.start[1:9].ljust(8, b"\0"), "big") if lost.start[:1] == prefix else 0
-    if lost.stop is not None and lost.stop < after:
-        return low, int.from_bytes(lost.stop[1:9].ljust(8, b"\0"), "big") + 1
-    return low, 1 << 64
-
-
-def _parts(blocks: list[BlockRef]) -> Iterator[list[BlockRef]]:
-    """Blocks in parts that are read at once."""
-    part: list[BlockRef] = []
-    size = 0
-    for block in blocks:
-        if part and size + block.length > _MAX_READ:
-            yield part
-            part, size = [], 0
-        part.append(block)
-        size += block.length
-    if part:
-        yield part
 
 
 def _silent(step: str, done: int, total: int) -> None:

@@ -27,8 +27,9 @@ from stowstore.index.node import NodeCache
 from stowstore.index.records import Extent, InodeRecord, pack_extents, unpack_extents
 from stowstore.index.snapshot import Snapshot, SnapshotRef, commit_changes
 from stowstore.index.tree import build_tree
-from stowstore.versions.check import CheckDepth, check_pack
+from stowstore.versions.check_packs import check_pack
 from stowstore.versions.errors import CorruptManifest, NoSuchVersion, NoSuchVolume
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
 from stowstore.versions.mending import Mender

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from stowstore import ROVolume, RWVolume, Volume
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import LeaseHeld
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import read_lease
 from stowstore.versions.session import Session, SessionOptions, chunk_store
 from stowstore.volumes.registry import registry

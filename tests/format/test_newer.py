@@ -19,8 +19,9 @@ from stowstore.index.node import CorruptNode
 from stowstore.index.snapshot import SnapshotRef
 from stowstore.index.tree import TreeRef
 from stowstore.namespace.permissions import ROOT
-from stowstore.versions.check import CheckDepth, FindingKind, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import FormatTooNew
+from stowstore.versions.findings import CheckDepth, FindingKind
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session, SessionOptions, chunk_store

@@ -14,8 +14,9 @@ from datastore.errors import StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase
 from stowstore.chunks.store import ChunkStore
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import FormatTooNew
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.golden.make import KEY, describe

@@ -17,8 +17,9 @@ from datastore.wrappers.faulty import FaultyStore, Raise, Rule
 from stowstore.chunks.block import PackKind
 from stowstore.index.keys import ROOT_INODE, SUPERBLOCK, entry_key, extents_key, inode_key, xattr_key
 from stowstore.index.records import EntryRecord, InodeRecord, Superblock, pack_extents, unpack_extents
-from stowstore.versions.check import CheckDepth, CheckReport, FindingKind, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
+from stowstore.versions.findings import CheckDepth, CheckReport, FindingKind
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.structure import ProblemKind
 from tests.versions.volumes import Volumes

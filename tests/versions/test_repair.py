@@ -13,8 +13,9 @@ from stowstore.chunks.disk_cache import DiskCache
 from stowstore.chunks.store import ChunkStore
 from stowstore.index.keys import inode_key
 from stowstore.index.records import InodeRecord, unpack_extents
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import CorruptManifest, LeaseHeld
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import Lease
 from stowstore.versions.repair import LostRange, RepairReport, repair
 from tests.versions.test_check import FILES, HOSTILE, delete, flip, hostile_volume

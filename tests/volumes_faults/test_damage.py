@@ -28,7 +28,8 @@ from stowstore.index.snapshot import Snapshot, SnapshotRef, commit_changes
 from stowstore.index.tree import TreeRef, build_tree
 from stowstore.transfer import export_directory, export_tar
 from stowstore.versions.changes import path_changes
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.merging import Conflicts, merge_snapshots
 from stowstore.versions.repair import repair

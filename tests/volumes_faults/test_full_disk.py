@@ -13,7 +13,8 @@ from random import Random
 import pytest
 
 from datastore.errors import StoreError
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests.volumes_faults.programs import ROOT_USER, Tree, read_file, tree_of, write_file

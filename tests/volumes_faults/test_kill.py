@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session
 from tests.volumes_faults.programs import Step, Tree, perform, program, shown, states, tree_of

@@ -20,8 +20,9 @@ from datastore.wrappers.base import StoreWrapper, as_reference
 from datastore.wrappers.faulty import BreakStream, Delay, Fault, FaultyStore, Raise, Rule, Truncate, When
 from stowstore.config import ContainerPolicy
 from stowstore.versions.address import open_root_store
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import RootInUse
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests import servers

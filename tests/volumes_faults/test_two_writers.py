@@ -19,8 +19,9 @@ import pytest
 from datastore import DataReference, MemoryStore
 from datastore.errors import PreconditionFailed, StoreError
 from stowstore.namespace.permissions import ROOT
-from stowstore.versions.check import CheckDepth, check
+from stowstore.versions.check import check
 from stowstore.versions.errors import LeaseHeld, LeaseLost, RootInUse, VolumeError
+from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import LeaseRecord
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
