@@ -69,7 +69,10 @@ class Pair:
                 told = list(_unpickled(expired.stdout or b""))
                 raise AssertionError(f"{family} did not end on {side}, after {told[-1:]}") from None
         assert process.returncode == 0, complaint.decode()
-        return dict(_unpickled(out))
+        told = list(_unpickled(out))
+        failed = [f"{name} on {side}: {complaint[-1500:]}" for name, _, complaint in told if complaint]
+        assert not failed, "\n".join(failed)
+        return {name: answer for name, answer, _ in told}
 
 
 @contextmanager
@@ -132,7 +135,7 @@ def _end(process: subprocess.Popen[Any], mount: Path) -> None:
     process.kill()
 
 
-def _unpickled(data: bytes) -> Iterator[tuple[str, Any]]:
+def _unpickled(data: bytes) -> Iterator[tuple[str, Any, str]]:
     stream = io.BytesIO(data)
     while stream.tell() < len(data):
         try:

@@ -17,8 +17,8 @@ _KNOWN = {
     "data_and_holes_alternate": ("/1: ",),
     "each_call_changes_its_times": ("/truncate to the same/",),
 }
-#: Names and permissions are the same whoever gathers the writes.
-_INDEPENDENT = ("links", "names", "permissions", "renames")
+#: Names, permissions and what are no files are the same whoever gathers the writes.
+_INDEPENDENT = ("kinds", "links", "names", "permissions", "renames")
 
 
 @pytest.mark.parametrize(

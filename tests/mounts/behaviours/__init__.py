@@ -4,12 +4,11 @@ A module is a family.  A behaviour runs in a process of its own below a fresh di
 mount; `python -m tests.mounts.behaviours FAMILY DIRECTORY` has those of one family do it one after another.
 """
 
-from collections.abc import Mapping
-
 from tests.mounts.behaviours import (
     attributes,
     directories,
     files,
+    kinds,
     links,
     mounts,
     names,
@@ -21,13 +20,14 @@ from tests.mounts.behaviours import (
     space,
     times,
 )
-from tests.mounts.behaviours.calling import BEHAVIOURS, Behaviour
+from tests.mounts.behaviours.calling import FAMILIES
 
 __all__ = [
     "FAMILIES",
     "attributes",
     "directories",
     "files",
+    "kinds",
     "links",
     "mounts",
     "names",
@@ -39,14 +39,3 @@ __all__ = [
     "space",
     "times",
 ]
-
-
-def _families() -> dict[str, dict[str, Behaviour]]:
-    found: dict[str, dict[str, Behaviour]] = {}
-    for name, behaviour in BEHAVIOURS.items():
-        found.setdefault(behaviour.__module__.rpartition(".")[2], {})[name] = behaviour
-    return found
-
-
-#: The behaviours of each family by their names.
-FAMILIES: Mapping[str, Mapping[str, Behaviour]] = _families()

@@ -23,7 +23,7 @@ def main(family: str, directory: str) -> None:
             _act(name, behaviour, place, answers)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status:
-            _tell(answers, name, f"ended with {status}")
+            _tell(answers, name, None, f"ended with {status}")
 
 
 def _act(name: str, behaviour: Behaviour, place: str, answers: int) -> None:
@@ -32,17 +32,16 @@ def _act(name: str, behaviour: Behaviour, place: str, answers: int) -> None:
         os.chdir(place)
         os.umask(0o022)
         try:
-            answer = behaviour()
+            _tell(answers, name, behaviour(), "")
         except BaseException:  # noqa: BLE001 - it belongs into the report
-            answer = traceback.format_exc()
-        _tell(answers, name, answer)
+            _tell(answers, name, None, traceback.format_exc())
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def _tell(answers: int, name: str, answer: object) -> None:
-    data = memoryview(pickle.dumps((name, answer)))
+def _tell(answers: int, name: str, answer: object, complaint: str) -> None:
+    data = memoryview(pickle.dumps((name, answer, complaint)))
     while data:
         data = data[os.write(answers, data) :]
 

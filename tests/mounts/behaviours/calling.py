@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import ctypes
 import errno
 import os
+import pickle
 import stat
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
-    "BEHAVIOURS",
+    "CLOCK_REALTIME_COARSE",
     "EXCHANGE",
+    "FAMILIES",
     "NOREPLACE",
     "Behaviour",
     "about",
@@ -35,16 +37,18 @@ __all__ = [
 ]
 
 Behaviour = Callable[[], Any]
-#: Every behaviour by its name; each runs below a directory of its own and gives back what can be compared.
-BEHAVIOURS: dict[str, Behaviour] = {}
+#: Every behaviour by its family and name; each runs below a directory of its own and gives back what can be compared.
+FAMILIES: dict[str, dict[str, Behaviour]] = {}
 NOREPLACE, EXCHANGE = 1, 2
+#: The clock that most file systems stamp with; `time` does not name it.
+CLOCK_REALTIME_COARSE = 5
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def behaviour(function: Behaviour) -> Behaviour:
-    """Adds a function to the table."""
-    BEHAVIOURS[function.__name__] = function
+def behaviour(function: Behaviour, family: str | None = None) -> Behaviour:
+    """Adds a function to the table, to the family of its module unless another is told."""
+    FAMILIES.setdefault(family or function.__module__.rpartition(".")[2], {})[function.__name__] = function
     return function
 
 
@@ -122,8 +126,8 @@ def tick() -> int:
 
     It moves some hundred times a second, and on a machine that is busy elsewhere later than one would sleep.
     """
-    before = time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE)
-    while (now := time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE)) == before:
+    before = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    while (now := time.clock_gettime_ns(CLOCK_REALTIME_COARSE)) == before:
         time.sleep(0.001)
     return now
 
@@ -139,7 +143,7 @@ def fallocate(descriptor: int, mode: int, offset: int, length: int) -> str | int
 
 
 def in_child(act: Callable[[], Any]) -> Any:
-    """What a child of this process gets; it answers in literals."""
+    """What a child of this process gets; it answers in what can be pickled."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -147,17 +151,20 @@ def in_child(act: Callable[[], Any]) -> Any:
             os.close(reading)
             with os.fdopen(writing, "wb") as answers:
                 try:
-                    answer = act()
-                except BaseException as error:  # noqa: BLE001 - it belongs into the report
-                    answer = f"{type(error).__name__}: {error}"
-                answers.write(repr(answer).encode())
+                    answer, complaint = act(), ""
+                except BaseException:  # noqa: BLE001 - it belongs into the report
+                    answer, complaint = None, traceback.format_exc()
+                pickle.dump((answer, complaint), answers)
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answers:
-        answer = answers.read().decode()
+        told = answers.read()
     os.waitpid(child, 0)
-    return ast.literal_eval(answer)
+    answer, complaint = pickle.loads(told)
+    if complaint:
+        raise AssertionError(complaint)
+    return answer
 
 
 def as_user(uid: int, act: Callable[[], Any], groups: tuple[int, ...] = (), gid: int | None = None) -> Any:

@@ -296,7 +296,7 @@ def bad_addresses_and_descriptors() -> Any:
             os.lseek(reading, 0, os.SEEK_SET)
         number(libc.read(reading, bad, 4))
         found["addresses"] = [number(libc.read(reading, bad, 4)), number(libc.pwrite(writing, bad, 4, 0))]
-        found["vectors"] = [said(os.preadv, reading, []), said(os.writev, writing, [b""] * 1025)]
+        found["vectors"] = [said(os.preadv, reading, [], 0), said(os.writev, writing, [b""] * 1025)]
         found["relative"] = [said(os.stat, "x", dir_fd=reading), said(os.mkdir, "x", dir_fd=reading)]
         found["inside"] = [said(os.mkdir, "x", dir_fd=directory), about("dir/x")]
     return found

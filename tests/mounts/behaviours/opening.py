@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import shutil
 import signal
+import stat
 import subprocess
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.mounts.behaviours.calling import about, as_user, behaviour, content, make, opened, said
+from tests.mounts.behaviours.calling import about, as_user, behaviour, content, make, opened, said, tree
 
 __all__: list[str] = []
 
 
+_KINDS: Mapping[str, Callable[[str], Any]] = {
+    "nothing": lambda path: None,
+    "file": lambda path: make(path, b"content"),
+    "directory": os.mkdir,
+    "link": lambda path: os.symlink("../target", path),
+    "link to a directory": lambda path: os.symlink("../targets", path),
+    "dangling link": lambda path: os.symlink("gone", path),
+    "loop": lambda path: os.symlink("it", path),
+    "fifo": os.mkfifo,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o644),
+    "device": lambda path: os.mknod(path, stat.S_IFCHR | 0o644, os.makedev(1, 3)),
+}
+_FLAGS = (os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW, os.O_PATH, os.O_DIRECT)
+
+
 @behaviour
 def opening_flags_mean_what_they_say() -> Any:
-    found = []
-    for flags in (
-        os.O_CREAT,
-        os.O_CREAT | os.O_EXCL,
-        os.O_CREAT | os.O_TRUNC,
-        os.O_TRUNC,
-        os.O_DIRECTORY,
-        os.O_NOFOLLOW,
-    ):
-        for access in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
-            for kind in ("absent", "file", "dir", "link", "dangling"):
-                with suppress(FileNotFoundError):
-                    os.unlink("x")
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    os.rmdir("x")
-                make("target", b"content")
-                with suppress(FileNotFoundError):
-                    os.unlink("gone")
-                if kind == "file":
-                    make("x", b"content")
-                elif kind == "dir":
-                    with suppress(IsADirectoryError, PermissionError):
-                        os.unlink("x")
-                    os.mkdir("x")
-                elif kind == "link":
-                    os.symlink("target", "x")
-                elif kind == "dangling":
-                    os.symlink("gone", "x")
-                descriptor = said(os.open, "x", flags | access, 0o604)
-                opened = descriptor if isinstance(descriptor, str) else about("x")[0]
-                if not isinstance(descriptor, str):
+    """Every kind of object by every way of access with every set of flags."""
+    make("target", b"content")
+    os.mkdir("targets")
+    sets = [sum(some) for count in range(len(_FLAGS) + 1) for some in itertools.combinations(_FLAGS, count)]
+    found = {}
+    for kind, create in _KINDS.items():
+        place = None
+        for flags in sets:
+            for access in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_ACCMODE):
+                if place is None:
+                    place = f"{kind}-{flags}-{access}"
+                    os.mkdir(place)
+                    create(f"{place}/it")
+                    before = tree(place)
+                descriptor = said(os.open, f"{place}/it", flags | access | os.O_NONBLOCK, 0o604)
+                told: Any = descriptor
+                if isinstance(descriptor, int):
+                    told = oct(fcntl.fcntl(descriptor, fcntl.F_GETFL)), oct(os.fstat(descriptor).st_mode)
                     os.close(descriptor)
-                found.append((flags, access, kind, opened, os.stat("target").st_size))
-                if kind == "dir":
-                    os.rmdir("x")
-    return found
+                size = os.stat("target").st_size
+                if not size:
+                    make("target", b"content")
+                after = tree(place) if flags & (os.O_CREAT | os.O_TRUNC) else before
+                found[kind, oct(flags), access] = told, size, None if after == before else sorted(after.items())
+                if after != before:
+                    place = None
+    return {"/".join(map(str, key)): told for key, told in found.items()}
 
 
 @behaviour

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.mounts.behaviours.calling import (
+    CLOCK_REALTIME_COARSE,
     as_user,
     behaviour,
     fallocate,
@@ -200,7 +201,7 @@ def times_are_set_by_whom_they_may() -> Any:
 @behaviour
 def clocks_run_forwards() -> Any:
     """The times of what happens later are later, and near the present."""
-    began = time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE)
+    began = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
     moments = []
     for name in ("a", "b", "c"):
         make(name, b"x")
