@@ -93,6 +93,8 @@ class CommitOperations(KernelOperations):
             if node.extents is not None:
                 self.content.settle(node.extents, flushed)
             self.content.forget(flushed)
+            # It holds staged data: given up before the journal starts over, their room is free with the commit.
+            captured.extents = None
 
 
 class FrozenChanges:

@@ -43,10 +43,10 @@ class Segment:
     __slots__ = (
         "__weakref__",
         "_dirty",
+        "_files",
         "_lock",
         "_on_disk",
         "_path",
-        "_pid",
         "_proved",
         "_retired",
         "_stretches",
@@ -62,6 +62,7 @@ class Segment:
         self, name: bytes, descriptor: int, sums: int | None, path: Path | None, retired: deque[RetiredSegment]
     ) -> None:
         self.name = name
+        self._files = _OpenFiles(descriptor, sums)
         self.descriptor = descriptor
         #: Bytes taken, written out or not.
         self.size = 0
@@ -70,7 +71,6 @@ class Segment:
         self._sums = sums
         self._path = path
         self._retired = retired
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._tail = bytearray()
         self._on_disk = 0
@@ -202,17 +202,37 @@ class Segment:
         return data
 
     def __del__(self) -> None:
-        # A forked child owns neither the file nor the descriptor's meaning.
-        if os.getpid() != self._pid:
+        # A forked child does not own the file.
+        if os.getpid() != self._files.pid:
             return
-        os.close(self.descriptor)
-        if self._sums is not None:
-            os.close(self._sums)
+        self._dirty = False
         retired = RetiredSegment(self.name, self._path, self.size, self.journalled)
         if not retired.journalled:
             retired.delete()
         # No lock may be taken here: this can run anywhere.
         self._retired.append(retired)
+
+
+class _OpenFiles:
+    """Descriptors that are closed when nobody uses them.
+
+    Not by the segment itself: while it is finalised another thread may still get hold of it by a weak reference, and
+    would write to whatever has got its number by then.
+    """
+
+    __slots__ = ("_descriptor", "_sums", "pid")
+
+    def __init__(self, descriptor: int, sums: int | None) -> None:
+        self._descriptor = descriptor
+        self._sums = sums
+        self.pid = os.getpid()
+
+    def __del__(self) -> None:
+        # In a forked child the numbers may mean something else.
+        if os.getpid() == self.pid:
+            os.close(self._descriptor)
+            if self._sums is not None:
+                os.close(self._sums)
 
 
 class RetiredSegment(NamedTuple):

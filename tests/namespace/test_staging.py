@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
+from collections import deque
 from pathlib import Path
 from random import Random
 
@@ -15,6 +17,7 @@ import pytest
 from datastore.errors import ConfigError
 from stowstore.chunks.block import BlockRef
 from stowstore.namespace.staging import JOURNAL_CODEC, StagedPart, StagingArea
+from stowstore.namespace.staging_segments import RetiredSegment, Segment
 
 MIB = 1 << 20
 
@@ -288,3 +291,34 @@ def test_a_forked_child_deletes_nothing(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert read(parts) == b"a" * MIB
     assert files(tmp_path) == 1
+
+
+def test_a_segment_that_is_found_while_it_ends_writes_to_no_other_file(tmp_path: Path) -> None:
+    """A thread that gets hold of a segment by a weak reference while another finalises it uses its own descriptors."""
+    found: list[Segment] = []
+
+    class Finder(deque[RetiredSegment]):
+        def append(self, item: RetiredSegment) -> None:
+            held = reference()
+            assert held is not None
+            found.append(held)
+            super().append(item)
+
+    paths = [tmp_path / "one.segment", tmp_path / "one.sums"]
+    files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in paths]
+    segment = Segment(bytes(16), files[0], files[1], paths[0], Finder())
+    reference = weakref.ref(segment)
+    segment.append(memoryview(b"small"))
+    del segment
+    others = [os.open(tmp_path / f"other-{number}", os.O_RDWR | os.O_CREAT, 0o600) for number in range(2)]
+
+    found[0].write_out(durable=True)
+
+    assert [0, 0] == [os.fstat(descriptor).st_size for descriptor in others]
+    assert not any(path.exists() for path in paths)
+    found.clear()
+    for descriptor in files:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(descriptor)
+    for descriptor in others:
+        os.close(descriptor)
