@@ -12,7 +12,7 @@ from stowstore.index.keys import EXTENTS, INODE, ROOT_INODE, SUPERBLOCK, XATTR, 
 from stowstore.index.records import NAME_BYTES, EntryRecord, InodeRecord, Superblock
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.handles import DirectoryStream, OpenFile
+from stowstore.namespace.handles import OpenDirectory, OpenFile
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.interfaces import Content, Extents, MetaStore
 from stowstore.namespace.overlay import Overlay
@@ -60,7 +60,7 @@ class Core:
         self._now = clock
         self._lock = threading.Lock()
         self._files: dict[int, OpenFile] = {}
-        self._directories: dict[int, DirectoryStream] = {}
+        self._directories: dict[int, OpenDirectory] = {}
         self._next_handle = 1
         #: How often a mount's kernel was given each inode; numbers only, since a kernel may know millions.
         self._known: dict[int, int] = {}

@@ -9,7 +9,7 @@ from stowstore.index.keys import ROOT_INODE
 from stowstore.namespace.attributes import AttributeOperations
 from stowstore.namespace.core import MAX_LINKS
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.handles import DirectoryEntry, DirectoryStream, directory_entries
+from stowstore.namespace.handles import DirectoryEntry, DirectoryStream, OpenDirectory, directory_entries
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.overlay import Overlay
 from stowstore.namespace.permissions import EXECUTE, READ, WRITE, Caller, require_unsticky
@@ -151,33 +151,33 @@ class DirectoryOperations(AttributeOperations):
             self._drop_link(node, now)
 
     def opendir(self, ino: int, caller: Caller) -> int:
-        """A handle to list a directory as it is now."""
+        """A handle to list a directory."""
         self._overlay.warm_inode(ino)
         with self._lock:
             node = self._directory(ino)
             self._require(node, caller, READ)
             handle = self._next_handle
             self._next_handle += 1
-            self._directories[handle] = self._stream(node)
+            self._directories[handle] = OpenDirectory(node)
             self._hold(node)
             return handle
 
     def readdir(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
         """Up to so many entries behind a cookie, ``.`` and ``..`` first; an empty list at the end.
 
-        A handle lists the directory as it was when it was opened, or last read from the start: every entry that was
-        there is seen exactly once, whatever happens to the directory meanwhile.
+        A handle lists the directory as it was when it was last read from the start: every entry that was there is seen
+        exactly once, whatever happens to the directory meanwhile.
         """
-        stream = self._open_directory(handle)
-        if not cookie and stream.used:
+        opened = self._open_directory(handle)
+        stream = opened.stream
+        if stream is None or not cookie:
             with self._lock:
-                stream = self._directories[handle] = self._stream(stream.node)
-        stream.used = True
+                stream = opened.stream = self._stream(opened.node)
         return stream.read(cookie, count)
 
     def may_wait_for_listing(self, handle: int) -> bool:
         """Whether reading on may fetch something: the directory is in the version below."""
-        return self._open_directory(handle).is_stored
+        return self._is_stored(self._open_directory(handle).node)
 
     def readdirplus(self, handle: int, cookie: int = 0, count: int = 1024) -> list[DirectoryEntry]:
         """The same with present attributes; None for entries gone meanwhile, and directories that lie elsewhere.
@@ -197,12 +197,12 @@ class DirectoryOperations(AttributeOperations):
     def releasedir(self, handle: int) -> None:
         """Closes a handle of `opendir`."""
         with self._lock:
-            stream = self._directories.pop(handle, None)
-            if stream is None:
+            opened = self._directories.pop(handle, None)
+            if opened is None:
                 raise posix_error(errno.EBADF)
-            self._let_go(stream.node)
+            self._let_go(opened.node)
 
-    def _open_directory(self, handle: int) -> DirectoryStream:
+    def _open_directory(self, handle: int) -> OpenDirectory:
         try:
             return self._directories[handle]
         except KeyError:
@@ -210,8 +210,11 @@ class DirectoryOperations(AttributeOperations):
 
     def _stream(self, node: Inode) -> DirectoryStream:
         overlay = self._overlay
-        snapshot = overlay.snapshot if node.ino < overlay.first_new_ino else None
+        snapshot = overlay.snapshot if self._is_stored(node) else None
         return DirectoryStream(node, snapshot, overlay.directory_changes(node.ino))
+
+    def _is_stored(self, node: Inode) -> bool:
+        return node.ino < self._overlay.first_new_ino
 
     @staticmethod
     def _with_attributes(overlay: Overlay, entry: DirectoryEntry, directory: int) -> DirectoryEntry:
@@ -243,7 +246,7 @@ class DirectoryOperations(AttributeOperations):
         changes = overlay.directory_changes(node.ino)
         if any(entry is not None for entry in changes.values()):
             return False
-        snapshot = overlay.snapshot if node.ino < overlay.first_new_ino else None
+        snapshot = overlay.snapshot if self._is_stored(node) else None
         return next(directory_entries(snapshot, node.ino, changes), None) is None
 
     def _adopt(self, node: Inode) -> None:

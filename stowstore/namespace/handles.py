@@ -1,4 +1,4 @@
-"""What is open: files with their flags, and directories as they were when they were opened."""
+"""What is open: files with their flags, and directories as they were when they were begun to be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.overlay import DirectoryChanges
 
-__all__ = ["DirectoryEntry", "DirectoryStream", "OpenFile", "directory_entries"]
+__all__ = ["DirectoryEntry", "DirectoryStream", "OpenDirectory", "OpenFile", "directory_entries"]
 
 _DIRECTORY: Final = 0o040000
 
@@ -33,6 +33,16 @@ class OpenFile:
         self.readable = mode != os.O_WRONLY
         self.writable = mode != os.O_RDONLY
         self.append = bool(flags & os.O_APPEND)
+
+
+class OpenDirectory:
+    """An open directory; what it lists is settled when it is first read, and whenever it is read from the start."""
+
+    __slots__ = ("node", "stream")
+
+    def __init__(self, node: Inode) -> None:
+        self.node = node
+        self.stream: DirectoryStream | None = None
 
 
 class DirectoryEntry(NamedTuple):
@@ -57,14 +67,11 @@ class DirectoryStream:
     """
 
     def __init__(self, node: Inode, snapshot: Snapshot | None, changes: DirectoryChanges) -> None:
-        self.node = node
         self._ino = node.ino
         self._parent = node.parent
         self._snapshot = snapshot
         self._changes = changes
         self._removed = not node.nlink
-        #: Whether anything was read: a further reading from the start asks for the present state.
-        self.used = False
         self._lock = threading.Lock()
         # The name before every _STEP-th entry, as far as the stream has been read.
         self._marks: list[bytes | None] = [None]
@@ -72,11 +79,6 @@ class DirectoryStream:
         self._entries: Iterator[tuple[bytes, EntryRecord]] = iter(())
         self._last: bytes | None = None
         self._rewind(0)
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether entries come from a snapshot, and not from memory alone."""
-        return self._snapshot is not None
 
     def read(self, cookie: int, count: int) -> list[DirectoryEntry]:
         """Up to so many entries behind a cookie; 0 is the start.  An empty list is the end."""

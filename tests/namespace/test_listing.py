@@ -39,15 +39,27 @@ def test_every_entry_is_seen_once_while_they_are_removed(session: Session) -> No
 
 
 def test_attributes_of_entries_that_are_gone_are_none(session: Session) -> None:
-    """Readdirplus gives present attributes, and none for what was removed after the directory was opened."""
+    """Readdirplus gives present attributes, and none for what was removed after reading began."""
     files = session.files
     files.mknod(1, b"gone", 0o644, ROOT)
     kept = files.mknod(1, b"kept", 0o644, ROOT)
     handle = files.opendir(1, ROOT)
+    (dot,) = files.readdirplus(handle, 0, 1)
+    assert files.getattr(1) == dot.attributes
     files.unlink(1, b"gone", ROOT)
-    found = {entry.name: entry.attributes for entry in files.readdirplus(handle)}
+    found = {entry.name: entry.attributes for entry in files.readdirplus(handle, dot.cookie)}
     assert {b"gone": None, b"kept": kept} == {name: found[name] for name in (b"gone", b"kept")}
-    assert files.getattr(1) == found[b"."]
+    files.releasedir(handle)
+
+
+def test_a_listing_begins_when_it_is_read(session: Session) -> None:
+    """What is made after opening and before reading is listed, and what is removed is not: kernels keep the answer."""
+    files = session.files
+    files.mknod(1, b"gone", 0o644, ROOT)
+    handle = files.opendir(1, ROOT)
+    files.unlink(1, b"gone", ROOT)
+    files.mknod(1, b"new", 0o644, ROOT)
+    assert [b".", b"..", b"new"] == [entry.name for entry in files.readdir(handle)]
     files.releasedir(handle)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import Any
 
 from tests.mounts.behaviours.calling import behaviour, libc, make, opened, said
@@ -24,6 +25,33 @@ def listings_stand_still_while_files_go() -> Any:
             os.unlink(f"d/{entry.name}")
     found = [sorted(seen) == sorted(names), os.listdir("d")]
     os.rmdir("d")
+    return found
+
+
+@behaviour
+def listings_begin_when_they_are_read() -> Any:
+    """What happens between opening and reading shows, by that descriptor and by every later one."""
+    acts: dict[str, Callable[[int], Any]] = {
+        "nothing": lambda inside: None,
+        "make": lambda inside: os.mknod("new", dir_fd=inside),
+        "make and remove": lambda inside: (os.mkdir("new", dir_fd=inside), os.rmdir("new", dir_fd=inside)),
+        "remove": lambda inside: os.unlink("old", dir_fd=inside),
+        "rename": lambda inside: os.rename("old", "new", src_dir_fd=inside, dst_dir_fd=inside),
+        "link": lambda inside: os.link("old", "new", src_dir_fd=inside, dst_dir_fd=inside),
+        "remove the other": lambda inside: os.unlink("other", dir_fd=inside),
+    }
+    found = {}
+    for listed_before in (False, True):
+        for name, act in acts.items():
+            place = f"{name}-{listed_before}"
+            os.mkdir(place)
+            make(f"{place}/old")
+            make(f"{place}/other")
+            before = os.listdir(place) if listed_before else []
+            with opened(place) as inside:
+                act(inside)
+                by_descriptor = [sorted(os.listdir(inside)) for _ in range(2)]
+                found[place] = sorted(before), by_descriptor, sorted(os.listdir(place))
     return found
 
 

@@ -71,6 +71,18 @@ CALLS: Mapping[str, Callable[[str], Any]] = {
     "removexattr": lambda path: os.removexattr(path, "user.x"),
 }
 
+#: Those that make what they are told.
+_MAKING = (
+    "create exclusively",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mknod of a device",
+    "mknod of a socket",
+    "symlink",
+    "link to",
+)
+
 _LONG = "n" * 255
 
 #: Kinds of paths, which all mean something in `_furnish`.
@@ -233,6 +245,38 @@ def paths_as_deep_as_can_be() -> Any:
     os.rmdir(name)
     os.close(start)
     return found
+
+
+@behaviour
+def paths_as_long_as_can_be() -> Any:
+    """Every call on paths of just as many bytes as there may be, and of one more."""
+    above = ("d" * 127 + "/") * 31
+    os.makedirs(above)
+    found = {}
+    for length in (4095, 4096):
+        last = "f" * (length - len(above))
+        for call, act in CALLS.items():
+            make("other", b"of the other")
+            os.makedirs("moved", exist_ok=True)
+            with opened(above) as within:
+                if call in ("listdir", "chdir", "open a directory", "rmdir"):
+                    os.mkdir(last, dir_fd=within)
+                elif call not in _MAKING:
+                    os.mknod(last, dir_fd=within)
+                outcome = said(act, above + last)
+                left = [(len(name), oct(os.lstat(name, dir_fd=within).st_mode)) for name in os.listdir(within)]
+                found[f"{call} {length}"] = outcome, left
+                for name in os.listdir(within):
+                    _removed(name, within)
+            for name in ("linked", "renamed"):
+                if os.path.lexists(name):
+                    _removed(name)
+    return found
+
+
+def _removed(name: str, within: int | None = None) -> None:
+    is_directory = stat.S_ISDIR(os.lstat(name, dir_fd=within).st_mode)
+    (os.rmdir if is_directory else os.unlink)(name, dir_fd=within)
 
 
 @behaviour

@@ -31,6 +31,8 @@ def renames_of_every_kind_over_every_kind() -> Any:
         "empty": os.mkdir,
         "full": lambda name: os.makedirs(f"{name}/below"),
         "fifo": os.mkfifo,
+        "socket": lambda name: os.mknod(name, 0o140644),
+        "device": lambda name: os.mknod(name, 0o020644, os.makedev(1, 3)),
     }
     found = []
     for number, (first, make_first) in enumerate(kinds.items()):
