@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.mounts.behaviours import FAMILIES
-from tests.mounts.pairs import Pair
+from tests.mounts.behaviours import FAMILIES, mounts
+from tests.mounts.conftest import Mounting
+from tests.mounts.pairs import Pair, differences
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the table acts as several users, which takes root")
 
@@ -41,3 +47,35 @@ def test_the_mount_answers_as_the_local_disk_does(mode: str, family: str, pair: 
 
     unknown = [f"{name}{line}" for name, lines in told.items() for line in lines]
     assert not unknown, "\n".join(unknown)
+
+
+def test_a_read_only_mount_refuses_what_a_read_only_disk_does(mounting: Mounting) -> None:
+    """Every call on a version that is mounted says what it says on a directory that is mounted read-only."""
+    volume = mounting.volume()
+    mounts.furnish(os.fspath(mounting.mount(volume)))
+    version = mounting.mount(volume.blocking.finalize(), "version")
+    real, view = mounting.directory / "real", mounting.directory / "view"
+    real.mkdir()
+    view.mkdir()
+    mounts.furnish(os.fspath(real))
+
+    wanted, found = _called("refusals_when_bound", real, view), _called("refusals", version)
+
+    assert not differences(wanted, found)
+    assert sum(said == "EROFS" for said in found.values()) > 100
+
+
+def _called(function: str, *paths: Path) -> Any:
+    """What a function of `mounts` gives in a process of its own."""
+    program = (
+        "import pickle, sys; from tests.mounts.behaviours import mounts; "
+        f"sys.stdout.buffer.write(pickle.dumps(mounts.{function}(*sys.argv[1:])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    return pickle.loads(done.stdout)

@@ -121,15 +121,15 @@ def tree(top: str = ".") -> dict[str, tuple[Any, ...]]:
     return dict(sorted(found.items()))
 
 
-def tick() -> int:
-    """Waits until the clock has moved that file systems stamp with, and tells it, nanoseconds.
+def tick() -> None:
+    """Waits until whatever is stamped from now on has a later time than all that has been.
 
-    It moves some hundred times a second, and on a machine that is busy elsewhere later than one would sleep.
+    The clock that file systems stamp with moves some hundred times a second, later where a machine is busy elsewhere;
+    and what was looked at is stamped with the exact time, which that clock has to pass.
     """
-    before = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-    while (now := time.clock_gettime_ns(CLOCK_REALTIME_COARSE)) == before:
+    now = time.time_ns()
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= now:
         time.sleep(0.001)
-    return now
 
 
 def rename2(old: str, new: str, flags: int) -> str | int:

@@ -56,30 +56,49 @@ def other_file_systems_are_other() -> Any:
     return in_child(act)
 
 
+def furnish(top: str) -> None:
+    """Makes what `refusals` asks to be changed."""
+    make(f"{top}/in", b"inside")
+    os.setxattr(f"{top}/in", "user.x", b"x")
+    os.mkdir(f"{top}/full")
+    make(f"{top}/full/below", b"below")
+    os.mkdir(f"{top}/empty")
+    make(f"{top}/other", b"x")
+    os.mkdir(f"{top}/moved")
+    os.symlink("in", f"{top}/link")
+    os.symlink("gone", f"{top}/dangling")
+
+
+def refusals(view: str) -> Any:
+    """What every call says on every kind of path of a read-only view."""
+    with opened(".") as here:
+        os.chdir(view)
+        found = {
+            f"{call} {path}": said(do, path)
+            for call, do in CALLS.items()
+            for path in ("in", "new", "full", "empty", "link", "dangling", "in/below", "none/below", ".", "")
+        }
+        os.fchdir(here)
+    return found
+
+
+def refusals_when_bound(real: str, view: str) -> Any:
+    """The same of a directory that is mounted read-only at another, where only this process sees it."""
+
+    def act() -> Any:
+        bound = [*_alone(), _mount(real, view, None, _BIND), _mount("none", view, None, _BIND | _REMOUNT | _READ_ONLY)]
+        return bound, refusals(view)
+
+    bound, found = in_child(act)
+    if any(bound):
+        raise AssertionError(f"it could not be mounted: {bound}")
+    return found
+
+
 @behaviour
 def read_only_views_stay_as_they_are() -> Any:
     """Every call that would change something says EROFS, and every other one works."""
-
-    def act() -> Any:
-        os.mkdir("real")
-        os.mkdir("view")
-        make("real/in", b"inside")
-        os.setxattr("real/in", "user.x", b"x")
-        os.mkdir("real/full")
-        make("real/full/below", b"below")
-        os.mkdir("real/empty")
-        make("real/other", b"x")
-        os.mkdir("real/moved")
-        os.symlink("in", "real/link")
-        found: dict[str, Any] = {"made": _alone()}
-        found["bound"] = (
-            _mount("real", "view", None, _BIND),
-            _mount("none", "view", None, _BIND | _REMOUNT | _READ_ONLY),
-        )
-        os.chdir("view")
-        for call, do in CALLS.items():
-            for path in ("in", "new", "full", "empty", "link", "in/below"):
-                found[f"{call} {path}"] = said(do, path)
-        return found
-
-    return in_child(act)
+    os.mkdir("real")
+    os.mkdir("view")
+    furnish("real")
+    return refusals_when_bound("real", "view")
