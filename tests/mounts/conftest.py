@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tests.mounts.pairs import Pair, paired
 from tests.servers.requiring import are_required
 
 __all__ = ["Mounting"]
+
+#: How long mounts of a test may be there, seconds: less than pytest gives a test, which it cannot end in the kernel.
+_LIMIT = 110.0
 
 
 def _missing() -> str | None:
@@ -59,6 +63,13 @@ class Mounting:
         found: Path = volume.blocking.mount(path, timeout=60, **how)
         return found
 
+    def cut_off(self) -> None:
+        """Has every call on the mounts fail that hangs there."""
+        for one in device.mounts():
+            if one.path.is_relative_to(self.directory):
+                with contextlib.suppress(OSError):
+                    device.cut_off(one.path)
+
     def end(self) -> None:
         """Unmounts whatever is left, however it is."""
         for path in self._paths:
@@ -76,9 +87,13 @@ def mounting(fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("STOWSTORE_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
     found = Mounting(tmp_path)
+    watchdog = threading.Timer(_LIMIT, found.cut_off)
+    watchdog.daemon = True
+    watchdog.start()
     try:
         yield found
     finally:
+        watchdog.cancel()
         found.end()
         assert [one for one in device.mounts() if tmp_path in one.path.parents] == []
         assert [record for record in table.known() if record.is_alive] == []
