@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,7 @@ _CREDENTIALS = {
 }
 _SKEW_SECONDS = 30
 _CAP_SYS_ADMIN = 21
+_PASSTHROUGH_SINCE = (6, 9)
 
 
 class Verdict(StrEnum):
@@ -131,6 +133,15 @@ def _mounting() -> Iterator[Finding]:
         yield Finding("mount: right to mount", Verdict.OK, f"by {shutil.which('fusermount3')}")
     else:
         yield Finding("mount: right to mount", Verdict.NOTE, "no fusermount3", "as root: apt-get install fuse3")
+    release = os.uname().release
+    if tuple(int(part) for part in re.findall(r"\d+", release)[:2]) < _PASSTHROUGH_SINCE:
+        yield Finding("mount: passthrough", Verdict.NOTE, f"not in Linux {release}", "Linux 6.9 and later have it")
+    elif not _has_capability(_CAP_SYS_ADMIN):
+        yield Finding(
+            "mount: passthrough", Verdict.NOTE, "only with the capability SYS_ADMIN", "files are served all the same"
+        )
+    else:
+        yield Finding("mount: passthrough", Verdict.OK, "possible for versions that are mounted with --cache-dir")
 
 
 def _has_capability(number: int) -> bool:

@@ -114,6 +114,8 @@ class Commands:
             "read_bytes": served.read_bytes,
             "written_bytes": served.written_bytes,
             "reader": asdict(session.chunks.reader.stats),
+            "read_ahead": self._mounted.read_ahead,
+            "passthrough": asdict(self._mounted.passthrough),
             "memory_cache": None if memory is None else asdict(memory.stats),
         }
 
@@ -187,11 +189,14 @@ class Commands:
                 finally:
                     files.releasedir(handle)
             elif stat.S_ISREG(about.mode):
+                counted[0] += 1
+                counted[1] += about.size
+                passthrough = self._mounted.server.passthrough
+                if passthrough is not None and passthrough.keep(files, ino):
+                    continue
                 handle = files.open(ino, os.O_RDONLY, ROOT)
                 try:
                     for offset in range(0, about.size, _WARM_BYTES):
                         files.read(handle, offset, _WARM_BYTES)
                 finally:
                     files.release(handle)
-                counted[0] += 1
-                counted[1] += about.size

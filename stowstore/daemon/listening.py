@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from datastore.events import get_logger
 from stowstore.mounts.control import PROTOCOL, as_failure
+from stowstore.namespace.background import make_way
 from stowstore.versions.errors import VolumeError
 
 __all__ = ["ControlServer"]
@@ -70,6 +71,7 @@ class ControlServer:
             thread.start()
 
     def _answer(self, connection: socket.socket) -> None:
+        make_way()
         try:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(_PATIENCE)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from datastore.errors import StoreError, TransientError
 from datastore.events import get_logger
 from stowstore.fuse import device
+from stowstore.fuse.passthrough import PassthroughStatistics
 from stowstore.fuse.server import FuseServer
 from stowstore.versions.session import Session
 
@@ -21,6 +22,9 @@ __all__ = ["Mounted"]
 #: How long a commit waits for what the kernel still writes, seconds.
 _PATIENCE: Final = 60.0
 
+#: What the kernel reads ahead of a sequential reader, bytes: one request of the largest size.
+_READ_AHEAD: Final = 1 << 20
+
 _log = get_logger(part="mount")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,18 +32,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Mounted:
     """A mounted volume; thread-safe."""
 
-    def __init__(self, volume: Any, path: Path, session: Session, server: FuseServer) -> None:
+    def __init__(
+        self, volume: Any, path: Path, session: Session, server: FuseServer, *, no_passthrough: str = ""
+    ) -> None:
         self.volume = volume
         self.path = path
         self.session = session
         self.server = server
         self.since = time.time()
         self.connection = device.connection_of(path)
+        #: What the kernel reads ahead, where it is known.
+        self.read_ahead = device.read_ahead(self.connection, _READ_AHEAD)
+        self._no_passthrough = no_passthrough
         self._former: list[Session] = []
         #: Ends the process in good order; the last way to cut a detached mount off.
         self.leave: Callable[[], object] = lambda: None
         self._unmounting = threading.Lock()
         self._gone = threading.Event()
+
+    @property
+    def passthrough(self) -> PassthroughStatistics:
+        """The files that the kernel reads without this process, or why there are none."""
+        passing = self.server.passthrough
+        if passing is None:
+            return PassthroughStatistics(refusal=self._no_passthrough, files=0, bytes=0, opens=0)
+        return passing.statistics
 
     def settle(self) -> None:
         """Brings what the kernel still keeps into the file system: dirty pages of mappings and of its write cache.

@@ -10,8 +10,11 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from attrs import evolve
 
 from datastore.events import get_logger
 from metrics import MetricsServer
@@ -25,6 +28,8 @@ from stowstore.fuse.options import FuseOptions, KernelCache
 from stowstore.fuse.server import FuseServer
 from stowstore.mounts import control, table
 from stowstore.mounts.options import MountRequest
+from stowstore.namespace.background import stay_behind
+from stowstore.versions.session import Session
 from stowstore.volumes import ROVolume, Volume
 from stowstore.volumes.registry import registry
 
@@ -91,6 +96,7 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
 
 
 def _begin(request: MountRequest) -> Mounted:
+    stay_behind()
     volume: Any = Volume.from_dict(request.volume)
     Volume.configure(volume.bucket, options=request.access or None, key=_key(request))
     if request.seen:
@@ -105,20 +111,34 @@ def _begin(request: MountRequest) -> Mounted:
         attr_seconds=options.attr_cache,
         entry_seconds=options.entry_cache,
         directory_seconds=options.dir_entry_cache,
-        kernel_cache=KernelCache(options.kernel_cache),
+        # What nobody writes needs no cache of writes, beside which no file can be passed through.
+        kernel_cache=KernelCache.WRITE_THROUGH if session.read_only else KernelCache(options.kernel_cache),
         xattrs=xattrs,
         spin=options.spin,
     )
+    plain_files, no_plain_files = _plain_files(session, opened.options.cache_dir)
+    found = evolve(found, passthrough=plain_files)
     device = mount(
         request.path, source=f"stowstore#{volume.name}", read_only=session.read_only, allow_other=options.allow_other
     )
     try:
         on_flush = None if options.writeback or session.read_only else lambda _: session.files.upload()
         server = FuseServer(session.files, device, found, on_flush=on_flush)
-        return Mounted(volume, request.path, session, server)
+        return Mounted(volume, request.path, session, server, no_passthrough=no_plain_files)
     except BaseException:
         os.close(device)
         raise
+
+
+def _plain_files(session: Session, cache_dir: Path | None) -> tuple[Path | None, str]:
+    """Where plain files are kept for the kernel to read by itself, or why nowhere."""
+    if not session.read_only:
+        return None, "the mount is written"
+    if session.chunks.codec.is_sealed:
+        return None, "the root is encrypted, and its content does not lie on a disk in the clear"
+    if cache_dir is None:
+        return None, "the mount has no cache directory"
+    return cache_dir, ""
 
 
 def _key(request: MountRequest) -> KeySource | None:

@@ -35,6 +35,7 @@ __all__ = [
     "find_mount",
     "mount",
     "mounts",
+    "read_ahead",
     "unmount",
 ]
 
@@ -42,6 +43,7 @@ FUSE_DEVICE: Final = "/dev/fuse"
 _HELPER: Final = "fusermount3"
 _TYPE: Final = "fuse.stowstore"
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
+_DEVICES: Final = Path("/sys/class/bdi")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -187,6 +189,21 @@ def connection_of(path: str | os.PathLike[str]) -> int:
     if found is None:
         raise MountFailed(f"nothing of stowstore is mounted at {os.fspath(path)}")
     return found.connection
+
+
+def read_ahead(connection: int, size: int | None = None) -> int | None:
+    """How many bytes the kernel reads ahead in a mount, after setting it where this user may; None where it is unknown.
+
+    Linux begins with 128 KiB, whatever a server says: reading ahead in larger requests takes it half the time.
+    """
+    setting = _DEVICES / f"{os.major(connection)}:{os.minor(connection)}" / "read_ahead_kb"
+    if size is not None:
+        with contextlib.suppress(OSError):
+            setting.write_text(str(size >> 10))
+    try:
+        return int(setting.read_text()) << 10
+    except (OSError, ValueError):
+        return None
 
 
 def _require_device() -> None:

@@ -16,7 +16,8 @@ from stowstore.fuse import wire
 from stowstore.fuse.barriers import Barriers
 from stowstore.fuse.listings import Listings
 from stowstore.fuse.options import FuseOptions, KernelCache
-from stowstore.fuse.wire import InitFlag, Opcode, OpenFlag, SetattrValid, WriteFlag
+from stowstore.fuse.passthrough import Passthrough
+from stowstore.fuse.wire import InitFlag, InitFlag2, Opcode, OpenFlag, SetattrValid, WriteFlag
 from stowstore.namespace.attributes import NOW, AttributeChanges, Moment
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.filesystem import FileSystem
@@ -60,9 +61,15 @@ class Operations:
     """Answers requests from a file system; its methods run on the serving thread and on workers."""
 
     def __init__(
-        self, files: FileSystem, options: FuseOptions, *, on_flush: Callable[[int], None] | None = None
+        self,
+        files: FileSystem,
+        options: FuseOptions,
+        *,
+        on_flush: Callable[[int], None] | None = None,
+        passthrough: Passthrough | None = None,
     ) -> None:
         self.files = files
+        self._passthrough = passthrough
         self.options = options
         self._on_flush = on_flush
         self._generations: list[tuple[int, FileSystem]] = [(0, files)]
@@ -106,9 +113,11 @@ class Operations:
         files.number_handles_from(self._first_handle)
         self._generations.append((self._first_handle, files))
         self.files = files
+        if self._passthrough is not None:
+            self._passthrough.forget()
 
     def init(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        major, minor, _, flags, _ = _padded(wire.INIT_IN, body)
+        major, minor, _, flags, more = _padded(wire.INIT_IN, body)
         if major != 7 or minor < 31:
             raise posix_error(EOPNOTSUPP, f"the kernel speaks FUSE {major}.{minor}, and 7.31 is needed")
         # DONT_MASK stays off: the kernel applies the umask.  AUTO_INVAL_DATA stays off: nobody else writes.
@@ -128,6 +137,12 @@ class Operations:
         )
         if self._writes_back:
             wanted |= InitFlag.WRITEBACK_CACHE
+        passes = 0
+        if self._passthrough is not None:
+            if flags & InitFlag.INIT_EXT:
+                wanted |= InitFlag.INIT_EXT
+                passes = more & int(InitFlag2.PASSTHROUGH)
+            self._passthrough.agree(bool(passes))
         max_write = self.options.max_write
         return wire.INIT_OUT.pack(
             7,
@@ -140,8 +155,9 @@ class Operations:
             1,
             max_write // wire.PAGE,
             0,
-            0,
-            0,
+            passes,
+            # How deep file systems may be stacked: the plain files lie on one that is not.
+            1 if passes else 0,
             0,
         )
 

@@ -32,6 +32,8 @@ from stowstore.chunks.patience import WouldWait, never_waiting
 from stowstore.fuse.notify import Notifier
 from stowstore.fuse.operations import Handler, Operations, Payload
 from stowstore.fuse.options import FuseOptions
+from stowstore.fuse.passing import PassingOperations
+from stowstore.fuse.passthrough import Passthrough
 from stowstore.fuse.wire import HEADER_SIZE, IN_HEADER, INTERRUPT, OUT_HEADER, Opcode
 from stowstore.fuse.workers import Workers
 from stowstore.namespace.filesystem import FileSystem
@@ -82,8 +84,14 @@ class FuseServer:
         self.device = device
         self.options = options or FuseOptions()
         self.notify = Notifier(device)
-        self._operations = Operations(files, self.options, on_flush=on_flush)
+        #: The files that the kernel reads without us, where it may.
+        self.passthrough: Passthrough | None = None
+        if self.options.passthrough is not None:
+            self.passthrough = Passthrough(device, self.options.passthrough, max_bytes=self.options.passthrough_bytes)
+        self._operations = Operations(files, self.options, on_flush=on_flush, passthrough=self.passthrough)
         self._handlers = self._operations.handlers()
+        if self.passthrough is not None:
+            PassingOperations(self._operations, self.passthrough).replace_in(self._handlers)
         self._workers = Workers(self.options.workers)
         self._counts = [0] * 64
         self._failures = 0
@@ -137,6 +145,8 @@ class FuseServer:
             with never_waiting():
                 self._serve(self._reader())
         finally:
+            if self.passthrough is not None:
+                self.passthrough.close()
             self._workers.close()
             sys.setswitchinterval(interval)
             gc.set_threshold(*thresholds)

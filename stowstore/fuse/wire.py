@@ -205,6 +205,7 @@ class InitFlag2(IntFlag):
 class OpenFlag(IntFlag):
     """How the kernel may treat what was opened."""
 
+    DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
     CACHE_DIR = 1 << 3
     NOFLUSH = 1 << 5

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from stowstore.chunks.block import BlockRef
 from stowstore.chunks.reader import BlockReader
 from stowstore.chunks.writer import BlockWriter, PendingBlock
+from stowstore.namespace.background import make_way
 from stowstore.namespace.extents import WINDOW_BYTES, ExtentMap, Piece
 from stowstore.namespace.pieces import read_pieces
 from stowstore.namespace.staging import Segment
@@ -120,6 +121,7 @@ class EarlyUploader:
         self._thread.join()
 
     def _run(self) -> None:
+        make_way()
         while not self._stopping:
             wait = max(self._waiting[0].due - time.monotonic(), 0) if self._waiting else None
             if wait != 0:

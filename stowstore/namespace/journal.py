@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from stowstore.namespace.background import make_way
 from stowstore.namespace.interfaces import MetaStore
 from stowstore.namespace.journal_batch import JournalBatch
 from stowstore.namespace.overlay import Unjournalled
@@ -106,6 +107,7 @@ class Journal:
             core.content.reclaim(checkpoint)
 
     def _run(self) -> None:
+        make_way()
         waited = 0.0
         while not self._stopping.wait(min(_POLL_SECONDS, self._interval)):
             waited += _POLL_SECONDS

@@ -9,6 +9,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,11 +27,14 @@ from stowstore.fuse.wire import (
     INTERRUPT,
     MKDIR,
     OPEN,
+    OPEN_OUT,
     READ_WRITE,
     RELEASE,
     SETATTR,
     InitFlag,
+    InitFlag2,
     Opcode,
+    OpenFlag,
     SetattrValid,
 )
 from stowstore.namespace.permissions import ROOT
@@ -226,3 +230,33 @@ def test_the_interpreter_is_left_as_it_was(session: Session) -> None:
     Kernel(session.files).close()
     assert before == sys.getswitchinterval()
     assert not must_not_wait()
+
+
+def test_without_passthrough_files_are_served_as_ever(session: Session, tmp_path: Path) -> None:
+    """A kernel that does not offer it, or one that refuses, is never told of a plain file."""
+    content = bytes(range(256)) * 1024
+    attributes, handle = session.files.create(1, b"f", 0o644, os.O_RDWR, ROOT)
+    session.files.write(handle, 0, content, ROOT)
+    session.files.release(handle)
+    for offered in (0, int(InitFlag2.PASSTHROUGH)):
+        kernel = Kernel(session.files, passthrough=tmp_path)
+        passing = kernel.server.passthrough
+        assert passing is not None
+        try:
+            agreed = kernel.ask(Opcode.INIT, 0, struct.pack("<5I", 7, 40, 1 << 20, 0xFFFFFFFF, offered))
+            assert (offered, 1 if offered else 0) == INIT_OUT.unpack(agreed)[10:12]
+            assert not passing.keep(session.files, attributes.ino)
+            assert passing.refusal is not None
+            for _ in range(3):
+                handle, flags, backing = OPEN_OUT.unpack(
+                    kernel.ask(Opcode.OPEN, attributes.ino, OPEN.pack(os.O_RDONLY, 0))
+                )
+                assert (OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH, 0) == (flags, backing)
+                for offset in range(0, len(content), 1 << 15):
+                    piece = kernel.ask(Opcode.READ, attributes.ino, _transfer(handle, offset, 1 << 15))
+                    assert content[offset : offset + (1 << 15)] == piece
+                kernel.ask(Opcode.RELEASE, attributes.ino, RELEASE.pack(handle, 0, 0, 0))
+            assert (0, 0) == (passing.statistics.files, passing.statistics.opens)
+        finally:
+            kernel.close()
+    assert [] == list(tmp_path.iterdir())
