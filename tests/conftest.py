@@ -25,7 +25,7 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
-_KINDS: Mapping[str, servers.Kind | Promtool] = {
+_KINDS: Mapping[str, servers.Provided | Promtool] = {
     "radosgw": servers.radosgw,
     "azurite": servers.azurite,
     "swift": servers.swift,
@@ -33,6 +33,7 @@ _KINDS: Mapping[str, servers.Kind | Promtool] = {
     "gcs_emulator": servers.gcs,
     "prometheus_server": servers.prometheus,
     "promtool": servers.promtool,
+    "tools": servers.tools,
 }
 _RUN = pytest.StashKey[Run]()
 
@@ -81,6 +82,16 @@ def promtool() -> Promtool:
     except servers.ServerUnavailable as error:
         _missing(error)
     return servers.promtool
+
+
+@pytest.fixture(scope="session")
+def tools() -> servers.Tools:
+    """Programs that load file systems."""
+    try:
+        servers.tools.install()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+    return servers.tools
 
 
 @pytest.hookimpl(tryfirst=True)

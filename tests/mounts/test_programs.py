@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 import stowstore
+from tests import servers
 from tests.mounts.conftest import Mounting
+from tests.servers import installing
+from tests.servers.requiring import are_required
 
 
 def _run(*words: str, cwd: Path) -> str:
@@ -33,8 +36,12 @@ def _same(left: Path, right: Path) -> None:
 
 
 def _needs(program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+    try:
+        installing.ensure_program(program)
+    except servers.ServerUnavailable as error:
+        if are_required():
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def test_git_keeps_a_repository(mounting: Mounting, monkeypatch: pytest.MonkeyPatch) -> None:

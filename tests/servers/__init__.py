@@ -16,19 +16,24 @@ from tests.servers.google import StorageEmulator
 from tests.servers.kind import Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
 from tests.servers.openstack import Swift
+from tests.servers.programs import Tools
 from tests.servers.prometheus_server import Prometheus, Promtool
+from tests.servers.provided import Provided
 from tests.servers.redis_server import RedisServer
 from tests.servers.server import Server
 
 __all__ = [
     "KINDS",
+    "PROVIDED",
     "Address",
     "Identity",
     "Kind",
+    "Provided",
     "Server",
     "ServerError",
     "ServerFailed",
     "ServerUnavailable",
+    "Tools",
     "azurite",
     "gcs",
     "prometheus",
@@ -37,6 +42,7 @@ __all__ = [
     "radosgw",
     "redis",
     "swift",
+    "tools",
 ]
 
 radosgw = RadosGateway()
@@ -46,6 +52,10 @@ redis = RedisServer()
 gcs = StorageEmulator()
 prometheus = Prometheus()
 promtool = Promtool(prometheus)
+tools = Tools()
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
+
+#: The same and what else is installed for tests, by name.
+PROVIDED: dict[str, Provided] = {**KINDS, tools.name: tools}

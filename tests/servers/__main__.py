@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.servers import KINDS, Kind, ServerError
+from tests.servers import KINDS, PROVIDED, Provided, ServerError
 from tests.servers.requiring import are_required
 
 _NAMES = click.Choice(sorted(KINDS))
@@ -24,14 +24,14 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, type=_NAMES)
+@click.argument("names", nargs=-1, type=click.Choice(sorted(PROVIDED)))
 def install(names: Sequence[str]) -> None:
-    """Installs the servers named, or all, side by side.
+    """Installs the servers named, or all and the tools, side by side.
 
     What cannot be provided is said with its reason, and is an error where servers are required: with CI or
     STOWSTORE_REQUIRE_SERVERS set, or when it was asked for by name.
     """
-    kinds = [KINDS[name] for name in names or KINDS]
+    kinds = [PROVIDED[name] for name in names or PROVIDED]
     with ThreadPoolExecutor(len(kinds)) as pool:
         failures = [reason for reason in pool.map(_install, kinds) if reason]
     for reason in failures:
@@ -51,7 +51,7 @@ def list_(as_json: bool) -> None:
             "installed": str(kind.folder) if kind.is_installed() else None,
             "unavailable": kind.available(),
         }
-        for kind in KINDS.values()
+        for kind in PROVIDED.values()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -104,7 +104,7 @@ def check(names: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _install(kind: Kind) -> str | None:
+def _install(kind: Provided) -> str | None:
     try:
         kind.install(_progress)
     except ServerError as error:

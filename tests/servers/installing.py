@@ -19,6 +19,8 @@ from tests.servers.model import ServerUnavailable
 
 __all__ = [
     "cache_directory",
+    "ensure_program",
+    "install_debian",
     "missing_debian",
     "missing_node",
     "missing_venv",
@@ -98,6 +100,25 @@ def unpack_debian(packages: Sequence[str], into: Path) -> None:
     (into / "packages.txt").write_text("".join(f"{archive.name}\n" for archive in found))
 
 
+def ensure_program(program: str) -> None:
+    """Installs the Debian package of a program that only works where it is installed, unless it is there.
+
+    Raises `ServerUnavailable` where it is not there and this user may not install it.
+    """
+    if shutil.which(program) is not None:
+        return
+    if not _may_install_debian():
+        raise ServerUnavailable(f"there is no {program} here; on Debian or Ubuntu: apt-get install {program}")
+    install_debian(program)
+
+
+def install_debian(*packages: str) -> None:
+    """Installs Debian packages for the whole machine, which takes root."""
+    _run(["apt-get", "update", "--quiet"], "apt-get update")
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    _run(command, f"apt-get install {' '.join(packages)}")
+
+
 def venv_install(requirements: Sequence[str], into: Path) -> None:
     """Makes a virtual environment with pinned packages.
 
@@ -119,11 +140,7 @@ def venv_install(requirements: Sequence[str], into: Path) -> None:
 def npm_install(package: str, into: Path) -> None:
     """Installs one npm package with its dependencies, of which no scripts are run."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        _run(["apt-get", "update", "--quiet"], "apt-get update")
-        _run(
-            ["apt-get", "install", "--yes", "--no-install-recommends", "nodejs", "npm"],
-            "apt-get install nodejs npm",
-        )
+        install_debian("nodejs", "npm")
     flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--omit=optional"]
     _run(["npm", "install", f"--prefix={into}", *flags, package], f"npm install {package}")
 

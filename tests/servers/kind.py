@@ -1,38 +1,25 @@
 """What one kind of server is: how to provide it, start it, and ask it something real."""
 
-import fcntl
 import os
-import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.installing import cache_directory
-from tests.servers.model import Address, ServerUnavailable
+from tests.servers.model import Address
 from tests.servers.processes import Processes
+from tests.servers.provided import Progress, Provided, quiet
 from tests.servers.server import Server
 
 __all__ = ["Kind", "Progress", "quiet"]
 
-Progress = Callable[[str], None]
 
-
-def quiet(message: str) -> None:
-    """Shows no progress."""
-
-
-class Kind(ABC):
+class Kind(Provided):
     """One kind of server.
 
     `available`, `install` and `start` are for everybody. The rest runs in the keeper, a process of its own that has
     one server and ends with it.
     """
 
-    #: The name on the command line and of the folder in the cache.
-    name: ClassVar[str]
-    #: One line for `list`.
-    summary: ClassVar[str]
     #: The ports it takes, counted from the first.
     port_offsets: ClassVar[tuple[int, ...]] = (0,)
     #: Seconds a process gets between being asked to end and being killed.
@@ -48,61 +35,7 @@ class Kind(ABC):
         self.install()
         return Server.start(self.name, root=root, port=port, watch=watch or os.getpid())
 
-    @property
-    def folder(self) -> Path:
-        """The folder it is installed in, once it is."""
-        return cache_directory() / self.name / self.key()
-
-    def is_installed(self) -> bool:
-        """Whether it is installed and runs on this machine."""
-        return self.folder.is_dir() and self.works(self.folder)
-
-    def install(self, progress: Progress = quiet) -> None:
-        """Installs the server unless it is there already.
-
-        Processes that want the same one at once install it once. The folder appears whole or not at all. Raises
-        `ServerUnavailable`.
-        """
-        if self.is_installed():
-            return
-        if reason := self.available():
-            raise ServerUnavailable(f"{self.name}: {reason}")
-        folder = self.folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.is_installed():
-                return
-            unfinished = folder.with_name(f"{folder.name}.new")
-            for leftover in (unfinished, folder):
-                shutil.rmtree(leftover, ignore_errors=True)
-            unfinished.mkdir()
-            progress(f"{self.name}: installing into {folder}")
-            try:
-                self.build(unfinished)
-                unfinished.rename(folder)
-            except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                raise
-            progress(f"{self.name}: installed")
-
-    @abstractmethod
-    def available(self) -> str | None:
-        """Returns why the server cannot be provided here and how to change that, or None when it can."""
-
-    @abstractmethod
-    def key(self) -> str:
-        """Returns what an installation depends on: versions and the system it is for."""
-
-    @abstractmethod
-    def build(self, folder: Path) -> None:
-        """Installs into an empty folder, which is renamed afterwards."""
-
-    def works(self, folder: Path) -> bool:
-        """Whether an installation found in the cache still runs on this machine."""
-        return True
-
-    def prepare(self, processes: Processes) -> None:  # noqa: B027 (not every kind has something to prepare)
+    def prepare(self, processes: Processes) -> None:
         """Makes files and starts what `serve` needs behind it; runs once."""
 
     @abstractmethod
