@@ -313,7 +313,7 @@ def test_a_log_file_goes_where_it_was_said(place: Place) -> None:
     log = place.directory / "here.log"
     path = place.mount(place.volume(), options=MountOptions(log_file=str(log)))
     assert str(log) == place.record(path).log
-    assert "mount.ready" in log.read_text()
+    assert eventually(lambda: "mount.ready" in log.read_text())
 
 
 def test_an_open_file_does_not_keep_a_forced_unmount_waiting(place: Place) -> None:
