@@ -17,6 +17,7 @@ from stowstore import RWVolume, Volume
 from stowstore.fuse import device
 from stowstore.mounts import table, unmounting
 from stowstore.volumes.registry import registry
+from tests import servers
 from tests.mounts.pairs import Pair, paired
 from tests.servers.requiring import are_required
 
@@ -97,6 +98,19 @@ def mounting(fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         found.end()
         assert [one for one in device.mounts() if tmp_path in one.path.parents] == []
         assert [record for record in table.known() if record.is_alive] == []
+
+
+@pytest.fixture(scope="module")
+def pausable_gateway() -> Iterator[servers.Server]:
+    """A gateway of S3 that the tests of a module may pause and stop."""
+    try:
+        server = servers.radosgw.start()
+    except servers.ServerUnavailable as error:
+        if are_required():
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")
