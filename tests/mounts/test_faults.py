@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import IO
 import pytest
 
 from stowstore import Volume
-from stowstore.mounts import table
-from stowstore.mounts.options import MountOptions
 from tests import servers
 from tests.mounts.conftest import Mounting
 from tests.mounts.places import s3_root
@@ -89,55 +86,6 @@ def test_a_store_that_comes_back_has_everything(mounting: Mounting, pausable_gat
     pausable_gateway.start_gateway()
     version = volume.blocking.commit("all")
     assert {name: version.files.read_bytes(f"/{name}") for name in expected} == expected
-
-
-_WRITER = """
-import os, sys
-path, seed = sys.argv[1], int(sys.argv[2])
-number = 0
-while True:
-    name = f"{path}/{seed}-{number}"
-    with open(name, "wb") as file:
-        file.write(b"%d" % number * (1 + (number * 7919 + seed) % 5000))
-        file.flush()
-        os.fsync(file.fileno())
-    # Only what was acknowledged is told.
-    print(number, flush=True)
-    if number % 3 == 2:
-        os.rename(name, f"{name}.moved")
-        os.rename(f"{name}.moved", name)
-    number += 1
-"""
-
-
-@pytest.mark.parametrize("kernel_cache", ["writethrough", "writeback"])
-def test_daemons_killed_at_any_moment_lose_nothing_acknowledged(mounting: Mounting, kernel_cache: str) -> None:
-    """Rounds of writers, a daemon killed under them, and another mount: every file that was fsynced is whole."""
-    volume = mounting.volume()
-    acknowledged: dict[str, bytes] = {}
-    for seed in range(5):
-        path = mounting.mount(volume, options=MountOptions(kernel_cache=kernel_cache))
-        for name, data in acknowledged.items():
-            assert (path / name).read_bytes() == data, name
-        if seed == 2:
-            volume.blocking.commit("in between")
-        writer = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(path), str(seed)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        time.sleep(0.3 + 0.13 * seed)
-        record = table.find(path)
-        assert record is not None
-        os.kill(record.pid, signal.SIGKILL)
-        out, _ = writer.communicate(timeout=30)
-        for word in out.split():
-            number = int(word)
-            acknowledged[f"{seed}-{number}"] = b"%d" % number * (1 + (number * 7919 + seed) % 5000)
-        while record.is_alive:
-            time.sleep(0.01)
-    assert len(acknowledged) > 20
-    path = mounting.mount(volume)
-    for name, data in acknowledged.items():
-        assert (path / name).read_bytes() == data, name
 
 
 def test_a_full_cache_loses_nothing(mounting: Mounting, tmp_path: Path) -> None:
