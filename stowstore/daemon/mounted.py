@@ -116,6 +116,11 @@ class Mounted:
                 # Detached, and somebody still works in it: they get an error instead of what they asked for.
                 self.cut_off()
 
+    def unmount_if_unused(self) -> bool:
+        """Takes the mount away unless somebody works in it; whether it has."""
+        with self._unmounting:
+            return self._gone.is_set() or device.unmount_if_unused(self.path)
+
     def cut_off(self) -> None:
         """Ends the connection whatever is open in it; with the process, where the kernel gives no other way."""
         try:
