@@ -7,6 +7,7 @@
     <base>/<name>/.change       held by whoever changes the volume
     <base>/<name>/jobs/         who holds leases, for display
     <base>/<name>/data/         the mount point, all a job ever sees
+    <base>/.areas/<id>/         what a backing keeps, where it stays whatever becomes of the name
     <base>/.new/<id>/           volumes that are being made
     <base>/.gone/<id>.<name>/   volumes that are being removed
 
@@ -34,7 +35,7 @@ from stowstore.named.names import check_name, is_name
 from stowstore.named.record import RECORD, VolumeRecord, now_text, read_record, sync_directory, write_record
 from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
 
-__all__ = ["BASE_VARIABLES", "DATA", "Registry", "default_base"]
+__all__ = ["BASE_VARIABLES", "DATA", "Registry", "area_of", "default_base"]
 
 #: Where the registry is read from when nothing is said, the first that is set.
 BASE_VARIABLES: Final = ("STOWSTORE_ROOT", "STOWSTORE_VOLUMES_BASE_PATH")
@@ -44,6 +45,7 @@ DATA: Final = "data"
 
 _CHANGE: Final = ".change"
 _NEW: Final = ".new"
+_AREAS: Final = ".areas"
 _GONE: Final = ".gone"
 
 #: How long another command on the same volume is waited for, seconds.
@@ -62,6 +64,15 @@ def default_base() -> Path:
         return Path("/var/lib/stowstore/volumes")
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data).absolute() / "stowstore" / "named"
+
+
+def area_of(directory: Path, record: VolumeRecord) -> Path:
+    """Where a backing keeps what belongs to a volume, given the directory the volume is in at the moment.
+
+    A daemon that still serves a volume after its removal goes on in there, while another volume has the name.
+    """
+    base = directory.parent.parent if directory.parent.name in (_NEW, _GONE) else directory.parent
+    return base / _AREAS / record.id
 
 
 class Registry:
@@ -135,6 +146,7 @@ class Registry:
         try:
             acquire(lock, patience=_PATIENCE)
             (draft / DATA).mkdir(mode=0o755)
+            area_of(draft, record).mkdir(mode=0o700, parents=True)
             os.close(open_lock(draft / LOCK))
             record = build(draft) or record
             write_record(draft, record)
@@ -147,6 +159,7 @@ class Registry:
                 raise
             sync_directory(self.base)
         except BaseException:
+            _delete_tree(area_of(draft, record))
             _delete_tree(draft)
             raise
         finally:
@@ -231,6 +244,7 @@ class Registry:
                 lock = open_lock(draft / _CHANGE)
                 try:
                     if try_acquire(lock):
+                        _delete_tree(self.base / _AREAS / draft.name)
                         _delete_tree(draft)
                 finally:
                     os.close(lock)

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import builtins
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
+from attrs import evolve
+
+from datastore.errors import ConfigError, StoreError
+from stowstore.fuse.device import mounts
 from stowstore.named.attachments import Attachment
-from stowstore.named.backings import backing_of, choose_backing
+from stowstore.named.backings import Usage, backing_of, choose_backing
 from stowstore.named.backings.chunked import ChunkedBacking
-from stowstore.named.errors import BackingUnsupported
-from stowstore.named.leases import Access, Holder, forget_dead, take
+from stowstore.named.errors import (
+    BackingUnsupported,
+    InvalidType,
+    VolumeCorrupt,
+    VolumeExists,
+    VolumeInUse,
+    VolumeNotFound,
+)
+from stowstore.named.info import VolumeInfo
+from stowstore.named.leases import Access, Holder, exclusive, forget_dead, holders, take
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
-from stowstore.named.registry import Registry
-from stowstore.named.sizes import DEFAULT_SIZE, parse_size
+from stowstore.named.registry import DATA, Registry
+from stowstore.named.sizes import DEFAULT_SIZE, MAX_SIZE, parse_size, resized
 
 __all__ = ["Attachment", "NamedVolumes"]
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
 class NamedVolumes:
     """The volumes of a host; thread-safe, and safe beside other processes that use the same registry.
 
     ``base`` is the registry's directory: where ``$STOWSTORE_ROOT`` says, else ``/var/lib/stowstore/volumes`` for root,
-    and below the user's data directory for others.
+    and below the user's data directory for others.  Methods block.
     """
 
     def __init__(self, base: Path | str | None = None) -> None:
@@ -33,6 +52,8 @@ class NamedVolumes:
         """The registry's directory."""
         return self._registry.base
 
+    # -- what there is -----------------------------------------------------------------------------------------------
+
     def create(
         self,
         name: str,
@@ -41,24 +62,222 @@ class NamedVolumes:
         volume_type: VolumeType | str = VolumeType.FILESYSTEM,
         inodes: int | None = None,
         backing: BackingKind | str | None = None,
+        require_enforced: bool = False,
+        preallocate: bool = False,
+        store: str | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> VolumeRecord:
-        """Makes a volume."""
+    ) -> VolumeInfo:
+        """Makes an empty volume; a volume that has the name already is not touched.
+
+        ``size`` is bytes or text such as ``1GB``, ``inodes`` how many files and directories there may be.  ``backing``
+        None takes the best this host can provide; the ``problem`` of what is returned says why better ones were passed
+        over.  With ``require_enforced`` a backing that does not enforce the size is refused, ``preallocate`` takes the
+        room on the host's disk at once.  ``store`` is the URL of a root where a chunked volume keeps its versions.
+
+        Raises:
+            InvalidName, InvalidSize, InvalidType: an argument cannot be.
+            VolumeExists: the name is taken.
+            NoSpace: the host has not the room, on disk or in memory.
+            BackingUnsupported: the host cannot provide it.
+        """
         check_name(name)
-        size_bytes = parse_size(str(size))
-        type_ = VolumeType(volume_type)
-        chosen, _ = choose_backing(self.base, type_, None if backing is None else BackingKind(backing), size_bytes)
         record = VolumeRecord(
             name=name,
-            type=type_,
+            type=_type(volume_type),
             size=str(size),
-            size_bytes=size_bytes,
-            inodes=inodes,
-            backing=chosen.kind,
-            enforced=chosen.enforced,
-            labels=labels or {},
+            size_bytes=parse_size(str(size)),
+            inodes=_inodes(inodes),
+            backing=BackingKind.CHUNKED,
+            labels=_labels(labels),
+            preallocated=preallocate,
         )
-        return self._registry.publish(record, lambda directory: chosen.create(directory, record))
+        wanted = None if backing is None else _backing(backing)
+        if os.path.lexists(self.base / name):
+            raise VolumeExists(f"volume already exists: {name}", hint="choose another name; nothing of it was changed")
+        chosen, passed = choose_backing(self.base, record.type, wanted)
+        if require_enforced and not chosen.enforced:
+            raise BackingUnsupported(
+                f"the size of {name} would not be enforced: {'; '.join(passed) or chosen.kind}",
+                hint="make FUSE available, or leave --require-enforced out",
+            )
+        if store is not None:
+            record = self._in_store(record, chosen.kind, store)
+        record = evolve(record, backing=chosen.kind, enforced=chosen.enforced)
+        made = self._registry.publish(record, lambda directory: chosen.create(directory, record))
+        self._sweep()
+        return evolve(self._info(made), problem="; ".join(passed) or None)
+
+    def names(self) -> list[str]:
+        """The names of the volumes, ascending."""
+        return self._registry.names()
+
+    def list(
+        self,
+        *,
+        name: str | None = None,
+        volume_type: VolumeType | str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        in_use: bool | None = None,
+    ) -> builtins.list[VolumeInfo]:
+        """The volumes, ascending by name: those whose name contains ``name`` and that have all of ``labels``.
+
+        A label of None may have any value.  Reads two small files a volume; asks no daemon and walks nothing.
+        """
+        mounted = {one.path for one in mounts()}
+        wanted = None if volume_type is None else _type(volume_type)
+        found = []
+        for one in self._registry.names():
+            if name is not None and name not in one:
+                continue
+            try:
+                info = self._info(self._registry.load(one), mounted)
+            except VolumeNotFound:
+                # Removed since its name was read, or a directory of somebody else's.
+                continue
+            except StoreError as error:
+                info = VolumeInfo(name=one, path=self.base / one / DATA, record=None, problem=error.message)
+            if _matches(info, wanted, labels or {}, in_use):
+                found.append(info)
+        return found
+
+    def inspect(self, name: str) -> VolumeInfo:
+        """Everything about a volume, as exact as it is without mounting it.
+
+        Raises:
+            VolumeNotFound: there is none.
+            VolumeCorrupt: its record cannot be read.
+        """
+        record = self._registry.load(name)
+        directory = self._registry.directory(name)
+        info = self._info(record)
+        backing = backing_of(record.backing)
+        if backing.is_attached(directory):
+            with contextlib.suppress(StoreError, OSError):
+                info = evolve(info, usage=backing.exact_usage(directory, record))
+        return info
+
+    def usage(self, name: str) -> Usage:
+        """What a volume holds at this moment; one whose daemon was killed is mounted to find out.
+
+        Raises:
+            VolumeNotFound: there is none.
+        """
+        with self._registry.changing(name) as record:
+            return backing_of(record.backing).exact_usage(self._registry.directory(name), record)
+
+    def jobs(self, name: str | None = None) -> dict[str, builtins.list[Holder]]:
+        """Who uses a volume, or all that are used, by name.
+
+        Raises:
+            VolumeNotFound: there is none of that name.
+        """
+        if name is not None:
+            self._registry.load(name)
+            return {name: holders(self._registry.directory(name))}
+        found = {one: holders(self.base / one) for one in self._registry.names()}
+        return {one: jobs for one, jobs in found.items() if jobs}
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def resize(self, name: str, size: str | int, *, inodes: int | None = None) -> VolumeInfo:
+        """Changes the size, also of a volume that is used: ``2GB``, ``+1GB``, ``-512MB``; at once, at any size.
+
+        Raises:
+            InvalidSize: that is no size.
+            BelowUsed: the volume holds more; the message has both numbers.
+        """
+        text = str(size)
+        with self._registry.changing(name) as record:
+            directory = self._registry.directory(name)
+            backing = backing_of(record.backing)
+            wanted = resized(text, current=record.size_bytes, used=0)
+            used = 0
+            if wanted < record.size_bytes:
+                used = backing.exact_usage(directory, record).used_bytes or 0
+            wanted = resized(text, current=record.size_bytes, used=used)
+            limit = record.inodes if inodes is None else _inodes(inodes)
+            if record.type is VolumeType.MEMORY and wanted > record.size_bytes:
+                from stowstore.named.room import require_memory
+
+                require_memory(wanted - record.size_bytes)
+            backing.resize(directory, record, wanted, limit)
+            shown = text.strip() if text.strip()[:1] not in ("+", "-") else str(wanted)
+            record = self._registry.save(evolve(record, size=shown, size_bytes=wanted, inodes=limit))
+        return self._info(record)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Removes a volume and what it holds; the name is free when this returns.
+
+        With ``force`` also one that jobs use: it is detached, they go on, and what it holds is deleted when the last of
+        them has ended.
+
+        Raises:
+            VolumeNotFound: there is none.
+            VolumeInUse: jobs use it, or somebody works in it; the message names them.
+        """
+        from stowstore.named.removing import delete, delete_when_free, note_server
+
+        with self._registry.locked(name) as directory:
+            try:
+                record: VolumeRecord | None = self._registry.load(name)
+            except VolumeCorrupt:
+                if not force:
+                    raise
+                record = None
+            try:
+                with exclusive(directory, "removed"):
+                    if record is not None:
+                        backing_of(record.backing).detach(directory, record)
+                    gone = self._registry.withdraw(name)
+            except VolumeInUse:
+                if not force:
+                    raise
+                note_server(directory)
+                if record is not None:
+                    backing_of(record.backing).detach(directory, record, force=True)
+                gone = self._registry.withdraw(name)
+        if not delete(gone):
+            delete_when_free(gone)
+        self._sweep()
+
+    def prune(
+        self, *, labels: Mapping[str, str | None] | None = None, dry_run: bool = True
+    ) -> builtins.list[VolumeInfo]:
+        """Removes the volumes that nobody uses and that hold nothing or have all of ``labels``; tells which.
+
+        With ``dry_run`` it only tells.  Without labels only empty volumes go: a forgotten filter must not cost data.
+        """
+        self.recover()
+        found = []
+        for info in self.list(labels=labels, in_use=False):
+            if info.record is None or (not labels and not _is_empty(info)):
+                continue
+            if not dry_run:
+                try:
+                    self.remove(info.name)
+                except (VolumeInUse, VolumeNotFound):
+                    continue
+            found.append(info)
+        return found
+
+    def label(self, name: str, labels: Mapping[str, str | None]) -> VolumeInfo:
+        """Sets labels of a volume, and takes away those that are None."""
+        given = _labels({key: value for key, value in labels.items() if value is not None})
+        with self._registry.changing(name) as record:
+            kept = {key: value for key, value in record.labels.items() if key not in labels}
+            return self._info(self._registry.save(evolve(record, labels={**kept, **given})))
+
+    def recover(self) -> None:
+        """Finishes what crashes and reboots have left: half-made and half-removed volumes, dead mounts and leases."""
+        self._registry.sweep_new()
+        self._sweep()
+        for name in self._registry.names():
+            with contextlib.suppress(VolumeNotFound, VolumeCorrupt), self._registry.changing(name) as record:
+                directory = self._registry.directory(name)
+                forget_dead(directory)
+                backing_of(record.backing).recover(directory, record)
+
+    # -- using -------------------------------------------------------------------------------------------------------
 
     def attach(
         self, name: str, *, access: Access = Access.RW, holder: Holder, snapshot: str | None = None
@@ -75,22 +294,98 @@ class NamedVolumes:
         with self._registry.changing(name) as record:
             directory = self._registry.directory(name)
             forget_dead(directory)
-            lease = take(directory, holder)
+            lease = take(directory, evolve(holder, access=Access.RO if snapshot is not None else access))
             try:
                 backing = backing_of(record.backing)
                 if snapshot is None:
                     path = backing.attach(directory, record)
-                elif isinstance(backing, ChunkedBacking):
+                else:
                     from stowstore.named.versions import resolve
 
                     found = resolve(directory, record, snapshot)
-                    path = backing.attach_version(directory, record, str(found.locator), found.id)
-                else:
-                    raise BackingUnsupported(
-                        f"volume {name} has no versions: its backing is {record.backing}",
-                        hint="only chunked volumes have",
-                    )
+                    path = ChunkedBacking().attach_version(directory, record, str(found.locator), found.id)
             except BaseException:
                 lease.release()
                 raise
         return Attachment(name, path, read_only=snapshot is not None or access is Access.RO, lease=lease)
+
+    # -- private -----------------------------------------------------------------------------------------------------
+
+    def _info(self, record: VolumeRecord, mounted: Iterable[Path] | None = None) -> VolumeInfo:
+        directory = self.base / record.name
+        path = directory / DATA
+        backing = backing_of(record.backing)
+        is_mounted = backing.is_attached(directory) if mounted is None else path in mounted
+        return VolumeInfo(
+            name=record.name,
+            path=path,
+            record=record,
+            usage=backing.usage(directory, record),
+            jobs=tuple(holders(directory)),
+            is_mounted=is_mounted,
+        )
+
+    def _in_store(self, record: VolumeRecord, kind: BackingKind, store: str) -> VolumeRecord:
+        """A record of a volume whose versions go to a store; its name is taken there."""
+        if kind is not BackingKind.CHUNKED:
+            raise BackingUnsupported(
+                f"a volume with the backing {kind} has no store", hint="only chunked volumes keep versions in one"
+            )
+        from stowstore.named.versions import reserve
+
+        return reserve(record, store)
+
+    def _sweep(self) -> None:
+        withdrawn = self._registry.gone()
+        if withdrawn:
+            from stowstore.named.removing import sweep
+
+            sweep(withdrawn)
+
+
+def _type(given: VolumeType | str) -> VolumeType:
+    try:
+        return VolumeType(given)
+    except ValueError:
+        raise InvalidType(f"invalid volume type: {given}", hint="use filesystem or memory") from None
+
+
+def _backing(given: BackingKind | str) -> BackingKind:
+    try:
+        return BackingKind(given)
+    except ValueError:
+        raise InvalidType(f"invalid backing: {given}", hint=f"use one of {', '.join(BackingKind)}") from None
+
+
+def _inodes(given: int | None) -> int | None:
+    if given is not None and (type(given) is not int or not 0 < given <= MAX_SIZE):
+        raise ConfigError(f"a volume cannot have {given!r} inodes", hint="give a number of 1 or more")
+    return given
+
+
+def _labels(given: Mapping[str, str] | None) -> dict[str, str]:
+    for key, value in (given or {}).items():
+        if _LABEL.fullmatch(key) is None or not isinstance(value, str) or len(value) > 255:
+            raise ConfigError(
+                f"invalid label {key[:80]!r}",
+                hint="a key has letters, digits, '.', '_', '/' and '-', a value at most 255 characters",
+            )
+    return dict(given or {})
+
+
+def _matches(
+    info: VolumeInfo, wanted: VolumeType | None, labels: Mapping[str, str | None], in_use: bool | None
+) -> bool:
+    if in_use is not None and info.is_in_use is not in_use:
+        return False
+    if info.record is None:
+        return wanted is None and not labels
+    if wanted is not None and info.record.type is not wanted:
+        return False
+    has = info.record.labels
+    return all(key in has and (value is None or has[key] == value) for key, value in labels.items())
+
+
+def _is_empty(info: VolumeInfo) -> bool:
+    assert info.record is not None
+    return not info.usage.used_bytes and (info.usage.inodes or 0) <= 1 and info.record.head is None

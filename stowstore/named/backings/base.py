@@ -71,6 +71,10 @@ class Backing(Protocol):
         """What the volume holds at this moment."""
         ...
 
+    def recover(self, directory: Path, record: VolumeRecord) -> None:
+        """Cleans up after a crash or a reboot."""
+        ...
+
     def destroy(self, directory: Path, record: VolumeRecord) -> None:
         """Deletes what lies outside the directory of a volume that is mounted no more."""
         ...

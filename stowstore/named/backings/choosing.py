@@ -34,7 +34,7 @@ def backing_of(kind: BackingKind) -> Backing:
     return _BACKINGS[kind]()
 
 
-def choose_backing(base: Path, type_: VolumeType, wanted: BackingKind | None, size: int) -> tuple[Backing, list[str]]:
+def choose_backing(base: Path, type_: VolumeType, wanted: BackingKind | None) -> tuple[Backing, list[str]]:
     """The backing a new volume gets, and why better ones were passed over.
 
     Raises:

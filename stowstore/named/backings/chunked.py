@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from datastore.context import deadline
 from datastore.errors import DeadlineExceeded, LimitExceeded, StoreError
@@ -27,8 +29,19 @@ from stowstore.named.backings.probing import probed
 from stowstore.named.errors import BackingUnsupported, BelowUsed, VolumeInUse
 from stowstore.named.leases import LOCK
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
+from stowstore.named.registry import area_of
+from stowstore.named.room import require_memory
 
-__all__ = ["IDLE_VARIABLE", "STORE", "ChunkedBacking", "address_of", "snapshot_directory"]
+__all__ = [
+    "IDLE_VARIABLE",
+    "STORE",
+    "ChunkedBacking",
+    "address_of",
+    "counted",
+    "opening_of",
+    "snapshot_directory",
+    "volume_of",
+]
 
 #: The root of a volume that lies on the host.
 STORE: Final = "store"
@@ -39,8 +52,7 @@ IDLE_VARIABLE: Final = "STOWSTORE_IDLE_SECONDS"
 _DATA: Final = "data"
 _META: Final = "meta"
 _CACHE: Final = "cache"
-_COUNTERS: Final = ".counters"
-_ALIVE: Final = ".in-memory"
+_COUNTERS: Final = "counters"
 _SNAPSHOTS: Final = "snapshots"
 _LOG: Final = "daemon.log"
 
@@ -61,8 +73,10 @@ class ChunkedBacking:
         probed(base, self.kind, _try_mount)
 
     def create(self, directory: Path, record: VolumeRecord) -> VolumeRecord:
+        if record.type is VolumeType.MEMORY:
+            require_memory(record.size_bytes)
         # The root itself is made with the first mount: a volume that is never used costs a directory.
-        write_counters(directory / _COUNTERS, Counters(used_bytes=0, inodes=1, is_final=True))
+        write_counters(area_of(directory, record) / _COUNTERS, Counters(used_bytes=0, inodes=1, is_final=True))
         return record
 
     def attach(self, directory: Path, record: VolumeRecord) -> Path:
@@ -73,20 +87,20 @@ class ChunkedBacking:
         in_memory = record.type is VolumeType.MEMORY
         request = MountRequest(
             path=path,
-            volume=_volume(directory, record),
-            opening={} if in_memory else _opening(directory),
+            volume=volume_of(directory, record),
+            opening={} if in_memory else opening_of(directory, record),
             seen=True,
             options=MountOptions(
                 lifetime=Lifetime.OWN if in_memory else Lifetime.LEASED,
                 metrics_port=None,
-                log_file=str(directory / _LOG),
+                log_file=str(area_of(directory, record) / _LOG),
             ),
             hosting=Hosting(
                 limit_bytes=record.size_bytes,
                 limit_inodes=record.inodes or 0,
                 lease_file=str(directory / LOCK),
                 idle_seconds=_idle_seconds(),
-                counters_file=str(directory / _COUNTERS),
+                counters_file=str(area_of(directory, record) / _COUNTERS),
                 in_memory=in_memory,
             ),
         )
@@ -100,13 +114,13 @@ class ChunkedBacking:
         if found is not None and found.is_alive and device.find_mount(path) is not None:
             return path
         clear_dead(path)
-        volume = _volume(directory, record) | {"index": locator, "access": "ro"}
+        volume = volume_of(directory, record) | {"index": locator, "access": "ro"}
         request = MountRequest(
             path=path,
             volume=volume,
             opening={},
             options=MountOptions(
-                lifetime=Lifetime.LEASED, metrics_port=None, log_file=str(directory / f"{version}.log")
+                lifetime=Lifetime.LEASED, metrics_port=None, log_file=str(area_of(directory, record) / f"{version}.log")
             ),
             hosting=Hosting(lease_file=str(directory / LOCK), idle_seconds=_idle_seconds()),
         )
@@ -157,13 +171,13 @@ class ChunkedBacking:
                 )
 
     def usage(self, directory: Path, record: VolumeRecord) -> Usage:
-        found = read_counters(directory / _COUNTERS)
+        found = read_counters(area_of(directory, record) / _COUNTERS)
         if found is None:
             return Usage(used_bytes=None)
         return Usage(used_bytes=found.used_bytes, inodes=found.inodes)
 
     def exact_usage(self, directory: Path, record: VolumeRecord) -> Usage:
-        found = read_counters(directory / _COUNTERS)
+        found = read_counters(area_of(directory, record) / _COUNTERS)
         if self.is_attached(directory):
             with contextlib.suppress(control.NotServed, DeadlineExceeded), deadline(_PATIENCE):
                 told = control.ask(directory / _DATA, "usage")
@@ -176,17 +190,27 @@ class ChunkedBacking:
             told = control.ask(directory / _DATA, "usage")
         return Usage(used_bytes=told["used_bytes"], inodes=told["inodes"])
 
-    def destroy(self, directory: Path, record: VolumeRecord) -> None:
-        if record.root is None:
-            return
-        from stowstore.named.versions import forget_volume
+    def recover(self, directory: Path, record: VolumeRecord) -> None:
+        for path in (directory / _DATA, *_snapshots(directory)):
+            clear_dead(path)
 
-        forget_volume(directory, record)
+    def destroy(self, directory: Path, record: VolumeRecord) -> None:
+        if record.root is not None:
+            from stowstore.named.versions import forget_volume
+
+            forget_volume(directory, record)
+        shutil.rmtree(area_of(directory, record), ignore_errors=True)
 
 
 def address_of(directory: Path, record: VolumeRecord) -> tuple[str, str]:
     """The root of a volume and what it is called there."""
-    return record.root or f"file://{directory / STORE}", record.stored_as or record.name
+    return record.root or f"file://{quote(str(area_of(directory, record) / STORE))}", record.stored_as or record.name
+
+
+def counted(directory: Path, record: VolumeRecord, used_bytes: int, inodes: int) -> None:
+    """Writes the counters of a volume that was changed without a daemon, and is not mounted."""
+    found = Counters(used_bytes=used_bytes, inodes=inodes, limit_bytes=record.size_bytes, is_final=True)
+    write_counters(area_of(directory, record) / _COUNTERS, found)
 
 
 def snapshot_directory(directory: Path, version: str) -> Path:
@@ -194,7 +218,8 @@ def snapshot_directory(directory: Path, version: str) -> Path:
     return directory / _SNAPSHOTS / version
 
 
-def _volume(directory: Path, record: VolumeRecord) -> dict[str, Any]:
+def volume_of(directory: Path, record: VolumeRecord) -> dict[str, Any]:
+    """The working copy of a volume, as `Volume.from_dict` reads it."""
     root, name = address_of(directory, record)
     return {
         "name": name,
@@ -204,8 +229,10 @@ def _volume(directory: Path, record: VolumeRecord) -> dict[str, Any]:
     }
 
 
-def _opening(directory: Path) -> dict[str, Any]:
-    return {"meta_dir": str(directory / _META), "cache_dir": str(directory / _CACHE)}
+def opening_of(directory: Path, record: VolumeRecord) -> dict[str, Any]:
+    """Where the journal of a volume and what is not yet uploaded lie."""
+    area = area_of(directory, record)
+    return {"meta_dir": str(area / _META), "cache_dir": str(area / _CACHE)}
 
 
 def _idle_seconds() -> float:
