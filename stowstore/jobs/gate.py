@@ -9,26 +9,26 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["FIRST_INPUT", "LEASH", "STARTED", "UPLOADS", "gate"]
+__all__ = ["FIRST_INPUT", "LEASH", "LEASH_OF_FIRST", "STARTED", "UPLOADS", "gate"]
 
-#: Held by the first process of the job alone: see `stowstore.jobs.leash`.
-LEASH: Final = 3
+#: A pipe that says when the command is about to start.
+STARTED: Final = 3
 #: A tar archive of what is uploaded.
 UPLOADS: Final = 4
-#: A pipe that says when the command is about to start.
-STARTED: Final = 5
-#: What the sandbox's own program reads.
-FIRST_INPUT: Final = 6
+#: The leash, for the command and its children, and for the job's first process: see `stowstore.jobs.leash`.
+LEASH: Final = 8
+LEASH_OF_FIRST: Final = 9
+#: What the sandbox's own program reads, and counted on from there.
+FIRST_INPUT: Final = 10
 
 _SCRIPT: Final = """\
-exec 3<&-
 if [ -n "$1" ]; then tar -x -f - --no-same-owner -C "$1" <&4 || exit 125; fi
 cd -- "$2" || exit 125
 if [ -n "$3" ]; then ulimit -v "$3" || exit 125; fi
 shift 3
 unset OLDPWD
-echo started >&5
-exec 4<&- 5>&-
+echo started >&3
+exec 3>&- 4<&- 9<&-
 exec "$@"
 """
 

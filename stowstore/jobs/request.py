@@ -6,8 +6,9 @@ A volume is written ``NAME[@SNAP][:/path][:ro|:rw]``.  Everything is checked her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -29,7 +30,10 @@ _FORM: Final = "NAME[@SNAP][:/path][:ro]"
 
 #: Directories of the job that no volume may cover or be put into.
 _RESERVED: Final = tuple(
-    map(PurePosixPath, ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys"))
+    map(
+        PurePosixPath,
+        ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys"),
+    )
 )
 _RESERVED_ALONE: Final = frozenset(
     map(PurePosixPath, ("/", "/home", "/opt", "/run", "/tmp", "/usr", "/var", "/var/tmp", "/volumes", "/work"))
@@ -58,6 +62,31 @@ class VolumeRequest:
         return f"{self.name}{version}:{self.path}:{self.access}"
 
 
+def merged(requests: Iterable[VolumeRequest]) -> tuple[VolumeRequest, ...]:
+    """The requests of one job; the same one given twice counts once.
+
+    Raises:
+        InvalidJob: a volume twice in different ways, two volumes at one path, or one inside another.
+    """
+    found: dict[str, VolumeRequest] = {}
+    for request in requests:
+        known = found.setdefault(request.name, request)
+        if known != request:
+            raise InvalidJob(
+                f"volume {request.name} is asked for twice: as {known} and as {request}", hint="give it once"
+            )
+    placed = sorted(found.values(), key=lambda request: request.path.parts)
+    # Sorted by their parts, whatever lies inside a path follows it directly.
+    for upper, lower in pairwise(placed):
+        if lower.path == upper.path:
+            raise InvalidJob(f"volumes {upper.name} and {lower.name} are both to be at {upper.path}")
+        if lower.path.is_relative_to(upper.path):
+            raise InvalidJob(
+                f"volume {lower.name} at {lower.path} would lie inside volume {upper.name} at {upper.path}"
+            )
+    return tuple(found.values())
+
+
 @frozen(kw_only=True)
 class Job:
     """A command and what it is given.
@@ -68,11 +97,11 @@ class Job:
     `without_volumes`, of `stowstore.jobs.settings`.
     """
 
-    command: tuple[str, ...] = field(converter=tuple)
-    volumes: tuple[VolumeRequest, ...] = field(default=(), converter=lambda given: merged(given))
+    command: tuple[str, ...]
+    volumes: tuple[VolumeRequest, ...] = field(default=(), converter=merged)
     environment: Mapping[str, str] = field(factory=dict, repr=False)
-    files: tuple[Path, ...] = field(default=(), converter=tuple)
-    directories: tuple[Path, ...] = field(default=(), converter=tuple)
+    files: tuple[Path, ...] = ()
+    directories: tuple[Path, ...] = ()
     workdir: PurePosixPath = field(default=WORK, converter=PurePosixPath)
     memory: int | None = None
     scratch: int | None = None
@@ -112,36 +141,15 @@ def parse_volume(text: str) -> VolumeRequest:
     if len(rest) > 1 or (rest and not rest[0].startswith("/")):
         raise InvalidJob(f"volume {text!r} is not of the form {_FORM}", hint="a path in the job begins with /")
     if snapshot and mode == Access.RW:
-        raise InvalidJob(f"volume {text!r}: a snapshot can only be read", hint="`stowstore volume clone` makes it writable")
+        raise InvalidJob(
+            f"volume {text!r}: a snapshot can only be read", hint="`stowstore volume clone` makes it writable"
+        )
     return VolumeRequest(
         name=name,
         snapshot=snapshot or None,
         path=_checked_path(rest[0], text) if rest else VOLUMES / name,
         access=Access.RO if snapshot else Access(mode or Access.RW),
     )
-
-
-def merged(requests: Iterable[VolumeRequest]) -> tuple[VolumeRequest, ...]:
-    """The requests of one job; the same one given twice counts once.
-
-    Raises:
-        InvalidJob: a volume twice in different ways, two volumes at one path, or one inside another.
-    """
-    found: dict[str, VolumeRequest] = {}
-    for request in requests:
-        known = found.setdefault(request.name, request)
-        if known != request:
-            raise InvalidJob(
-                f"volume {request.name} is asked for twice: as {known} and as {request}", hint="give it once"
-            )
-    placed = sorted(found.values(), key=lambda request: request.path.parts)
-    # Sorted by their parts, whatever lies inside a path follows it directly.
-    for upper, lower in zip(placed, placed[1:], strict=False):
-        if lower.path == upper.path:
-            raise InvalidJob(f"volumes {upper.name} and {lower.name} are both to be at {upper.path}")
-        if lower.path.is_relative_to(upper.path):
-            raise InvalidJob(f"volume {lower.name} at {lower.path} would lie inside volume {upper.name} at {upper.path}")
-    return tuple(found.values())
 
 
 def parse_variable(text: str, known: Mapping[str, str]) -> tuple[str, str]:

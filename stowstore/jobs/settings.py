@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from attrs import field, frozen
+from attrs import frozen
 
 from stowstore.jobs.errors import InvalidJob
 from stowstore.named.sizes import parse_size
@@ -27,7 +27,7 @@ class Settings:
 
     without_volumes: int = _MIB
     with_volumes: int = 64 * _MIB
-    system: tuple[Path, ...] = field(default=(), converter=tuple)
+    system: tuple[Path, ...] = ()
     sandbox: str | None = None
 
     @classmethod
@@ -44,4 +44,4 @@ class Settings:
         for path in system:
             if not path.is_absolute() or ".." in path.parts or path == Path("/"):
                 raise InvalidJob(f"STOWSTORE_JOB_SYSTEM names {str(path)!r}", hint="give absolute directories")
-        return cls(system=system, sandbox=given.get("STOWSTORE_SANDBOX") or None, **sizes)
+        return cls(system=tuple(system), sandbox=given.get("STOWSTORE_SANDBOX") or None, **sizes)

@@ -25,9 +25,7 @@ _CONFIGURATION: Final = (
     "/etc/group",
     "/etc/host.conf",
     "/etc/hosts",
-    "/etc/java-11-openjdk",
-    "/etc/java-17-openjdk",
-    "/etc/java-21-openjdk",
+    "/etc/java-*-openjdk",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
@@ -40,12 +38,8 @@ _CONFIGURATION: Final = (
     "/etc/perl",
     "/etc/pki/ca-trust",
     "/etc/pki/tls/certs",
-    "/etc/profile",
     "/etc/protocols",
-    "/etc/python3",
-    "/etc/python3.11",
-    "/etc/python3.12",
-    "/etc/python3.13",
+    "/etc/python3*",
     "/etc/resolv.conf",
     "/etc/services",
     "/etc/shells",
@@ -70,7 +64,7 @@ def system_binds(more: Iterable[Path] = ()) -> list[Bind]:
     """What there is of the host's programs and their configuration; sources are free of symbolic links."""
     found = [Path(tree) for tree in _TREES if os.path.isdir(tree) and not os.path.islink(tree)]
     # A link such as that of resolv.conf may lead where the job does not go: what it leads to stands in its place.
-    found += [Path(name) for name in _CONFIGURATION if os.path.exists(name)]
+    found += [path for name in _CONFIGURATION for path in sorted(Path("/").glob(name[1:])) if path.exists()]
     found += more
     return [Bind(source=Path(os.path.realpath(path)), target=PurePosixPath(path)) for path in found]
 
