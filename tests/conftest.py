@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from tests import servers
+from tests.servers.programs import PostgreSQL
 from tests.servers.prometheus_server import Promtool
 from tests.servers.requiring import are_required
 from tests.servers.sharing import Run
@@ -25,7 +26,7 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
-_KINDS: Mapping[str, servers.Kind | Promtool] = {
+_KINDS: Mapping[str, servers.Installed | Promtool] = {
     "radosgw": servers.radosgw,
     "azurite": servers.azurite,
     "swift": servers.swift,
@@ -33,6 +34,8 @@ _KINDS: Mapping[str, servers.Kind | Promtool] = {
     "gcs_emulator": servers.gcs,
     "prometheus_server": servers.prometheus,
     "promtool": servers.promtool,
+    "bubblewrap": servers.bubblewrap,
+    "postgresql": servers.postgresql,
 }
 _RUN = pytest.StashKey[Run]()
 
@@ -81,6 +84,25 @@ def promtool() -> Promtool:
     except servers.ServerUnavailable as error:
         _missing(error)
     return servers.promtool
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> None:
+    """`bwrap` on the PATH."""
+    try:
+        servers.bubblewrap.put_on_path()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> PostgreSQL:
+    """PostgreSQL's programs, for jobs to run."""
+    try:
+        servers.postgresql.install()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+    return servers.postgresql
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from stowstore.jobs.gate import FIRST_INPUT, LEASH_OF_FIRST
 from stowstore.jobs.request import WhenOrphaned
-from stowstore.jobs.sandbox import CAPABILITIES, Launch, View
+from stowstore.jobs.sandbox import CAPABILITIES, COVERED, Launch, View
 
 __all__ = ["Bubblewrap"]
 
@@ -32,6 +32,9 @@ class Bubblewrap:
         if os.geteuid() == 0:
             said += ["--cap-drop", "ALL", *(part for name in CAPABILITIES for part in ("--cap-add", name))]
         said += ["--proc", "/proc", "--dev", "/dev"]
+        for name in COVERED:
+            # Bubblewrap leaves /proc/sys as it is where its caller may write there.
+            said += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
         for place, mode in (("/dev/shm", _SHARED), ("/tmp", _SHARED), ("/work", "0755")):
             said += ["--perms", mode, "--size", str(view.scratch), "--tmpfs", place]
         for directory in view.directories:

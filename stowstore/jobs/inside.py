@@ -26,8 +26,6 @@ _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_A
 
 _OLD, _NEW = "/oldroot", "/newroot"
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
-#: Of /proc what would reach the whole machine.
-_COVERED: Final = ("sys", "sysrq-trigger", "irq", "bus")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,7 +90,7 @@ def _build(told: dict[str, Any]) -> None:
         with open(_NEW + path, "x", encoding="utf-8") as sink:
             sink.write(content)
         os.chmod(_NEW + path, 0o444)
-    _proc()
+    _proc(told["covered"])
     for path in ("/dev", ""):
         _restrict(_NEW + path, _ATTR_READ_ONLY)
     _call("umount2", _OLD.encode(), _MNT_DETACH)
@@ -118,10 +116,10 @@ def _devices(scratch: int) -> None:
     _scratch(f"{dev}/shm", "1777", scratch)
 
 
-def _proc() -> None:
+def _proc(covered: list[str]) -> None:
     os.mkdir(f"{_NEW}/proc", 0o555)
     _mount("proc", f"{_NEW}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    for name in _COVERED:
+    for name in covered:
         path = f"{_NEW}/proc/{name}"
         if os.path.exists(path):
             _mount(path, path, "", _MS_BIND | _MS_REC)

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from stowstore.jobs.gate import FIRST_INPUT
 from stowstore.jobs.request import WhenOrphaned
-from stowstore.jobs.sandbox import CAPABILITIES, Launch, View
+from stowstore.jobs.sandbox import CAPABILITIES, COVERED, Launch, View
 
 __all__ = ["Namespaces"]
 
@@ -47,6 +47,7 @@ class Namespaces:
             "scratch": view.scratch,
             "environment": dict(view.environment),
             "capabilities": sorted(CAPABILITIES.values()) if is_root else [],
+            "covered": COVERED,
             "command": list(command),
         }
         return Launch(

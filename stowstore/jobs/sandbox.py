@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import field, frozen
 
@@ -13,10 +13,10 @@ from stowstore.jobs.errors import InvalidJob, NoSandbox
 from stowstore.jobs.request import WhenOrphaned
 from stowstore.jobs.system import Bind
 
-__all__ = ["CAPABILITIES", "Launch", "Sandbox", "View", "choose"]
+__all__ = ["CAPABILITIES", "COVERED", "Launch", "Sandbox", "View", "choose"]
 
 #: What the root of a job may do: be the root of its own files and become somebody else, and nothing to the machine.
-CAPABILITIES: Mapping[str, int] = {
+CAPABILITIES: Final[Mapping[str, int]] = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,
     "CAP_FOWNER": 3,
@@ -29,6 +29,9 @@ CAPABILITIES: Mapping[str, int] = {
     "CAP_SYS_CHROOT": 18,
     "CAP_SETFCAP": 31,
 }
+
+#: Of /proc what would reach the whole machine, and can only be read.
+COVERED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
 @frozen(kw_only=True)
@@ -59,8 +62,8 @@ class Sandbox(Protocol):
     """A way of isolation.
 
     The process that is started has one child, the first process of the job's own process namespace, which keeps the
-    descriptor `gate.LEASH_OF_FIRST` and whose end is the end of every other.  The command is that one's first child, and the
-    process that was started ends with the command's status, or 128 and the number of the signal that ended it.
+    descriptor `gate.LEASH_OF_FIRST` and whose end is the end of every other.  The command is the first child of that
+    one.  The process that was started ends with the command's status, or 128 and the number of the signal that ended it.
     """
 
     @property

@@ -13,24 +13,29 @@ ports on 127.0.0.1, and ends with the process that started it. On a command line
 from tests.servers.azure import Azurite
 from tests.servers.ceph import RadosGateway
 from tests.servers.google import StorageEmulator
-from tests.servers.kind import Kind, quiet
+from tests.servers.kind import Installed, Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
 from tests.servers.openstack import Swift
+from tests.servers.programs import Bubblewrap, PostgreSQL
 from tests.servers.prometheus_server import Prometheus, Promtool
 from tests.servers.redis_server import RedisServer
 from tests.servers.server import Server
 
 __all__ = [
     "KINDS",
+    "PROGRAMS",
     "Address",
     "Identity",
+    "Installed",
     "Kind",
     "Server",
     "ServerError",
     "ServerFailed",
     "ServerUnavailable",
     "azurite",
+    "bubblewrap",
     "gcs",
+    "postgresql",
     "prometheus",
     "promtool",
     "quiet",
@@ -49,3 +54,9 @@ promtool = Promtool(prometheus)
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
+
+bubblewrap = Bubblewrap()
+postgresql = PostgreSQL()
+
+#: Programs that are provided in the same way and run by the tests themselves, by their names.
+PROGRAMS: dict[str, Installed] = {program.name: program for program in (bubblewrap, postgresql)}

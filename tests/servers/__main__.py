@@ -6,16 +6,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
-from tests.servers import KINDS, Kind, ServerError
+from tests.servers import KINDS, PROGRAMS, Installed, ServerError
 from tests.servers.requiring import are_required
 
+_ALL: Mapping[str, Installed] = {**KINDS, **PROGRAMS}
 _NAMES = click.Choice(sorted(KINDS))
+_INSTALLED = click.Choice(sorted(_ALL))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,14 +26,14 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, type=_NAMES)
+@click.argument("names", nargs=-1, type=_INSTALLED)
 def install(names: Sequence[str]) -> None:
-    """Installs the servers named, or all, side by side.
+    """Installs the servers and programs named, or all, side by side.
 
     What cannot be provided is said with its reason, and is an error where servers are required: with CI or
     STOWSTORE_REQUIRE_SERVERS set, or when it was asked for by name.
     """
-    kinds = [KINDS[name] for name in names or KINDS]
+    kinds = [_ALL[name] for name in names or _ALL]
     with ThreadPoolExecutor(len(kinds)) as pool:
         failures = [reason for reason in pool.map(_install, kinds) if reason]
     for reason in failures:
@@ -43,7 +45,7 @@ def install(names: Sequence[str]) -> None:
 @main.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def list_(as_json: bool) -> None:
-    """Lists the servers, where they are installed, and why one cannot be provided."""
+    """Lists the servers and programs, where they are installed, and why one cannot be provided."""
     rows = [
         {
             "name": kind.name,
@@ -51,7 +53,7 @@ def list_(as_json: bool) -> None:
             "installed": str(kind.folder) if kind.is_installed() else None,
             "unavailable": kind.available(),
         }
-        for kind in KINDS.values()
+        for kind in _ALL.values()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -104,7 +106,7 @@ def check(names: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _install(kind: Kind) -> str | None:
+def _install(kind: Installed) -> str | None:
     try:
         kind.install(_progress)
     except ServerError as error:

@@ -1,4 +1,4 @@
-"""What one kind of server is: how to provide it, start it, and ask it something real."""
+"""What is provided: anything that is installed into the cache, and servers, which are also started and asked."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from tests.servers.model import Address, ServerUnavailable
 from tests.servers.processes import Processes
 from tests.servers.server import Server
 
-__all__ = ["Kind", "Progress", "quiet"]
+__all__ = ["Installed", "Kind", "Progress", "quiet"]
 
 Progress = Callable[[str], None]
 
@@ -22,31 +22,13 @@ def quiet(message: str) -> None:
     """Shows no progress."""
 
 
-class Kind(ABC):
-    """One kind of server.
-
-    `available`, `install` and `start` are for everybody. The rest runs in the keeper, a process of its own that has
-    one server and ends with it.
-    """
+class Installed(ABC):
+    """Something that is unpacked into a folder of the cache, once, whoever needs it."""
 
     #: The name on the command line and of the folder in the cache.
     name: ClassVar[str]
     #: One line for `list`.
     summary: ClassVar[str]
-    #: The ports it takes, counted from the first.
-    port_offsets: ClassVar[tuple[int, ...]] = (0,)
-    #: Seconds a process gets between being asked to end and being killed.
-    patience: ClassVar[float] = 5
-
-    def start(self, root: Path | None = None, port: int | None = None, *, watch: int | None = None) -> Server:
-        """Starts a server, installed first if need be, and returns when it is ready.
-
-        Without a root it gets a fresh directory that goes with it; a root given is erased first if an earlier server
-        left its mark in it, and stays. The server ends with the process `watch`, by default this one, however that
-        one ends. Raises `ServerUnavailable` or `ServerFailed`.
-        """
-        self.install()
-        return Server.start(self.name, root=root, port=port, watch=watch or os.getpid())
 
     @property
     def folder(self) -> Path:
@@ -58,7 +40,7 @@ class Kind(ABC):
         return self.folder.is_dir() and self.works(self.folder)
 
     def install(self, progress: Progress = quiet) -> None:
-        """Installs the server unless it is there already.
+        """Installs it unless it is there already.
 
         Processes that want the same one at once install it once. The folder appears whole or not at all. Raises
         `ServerUnavailable`.
@@ -88,7 +70,7 @@ class Kind(ABC):
 
     @abstractmethod
     def available(self) -> str | None:
-        """Returns why the server cannot be provided here and how to change that, or None when it can."""
+        """Returns why it cannot be provided here and how to change that, or None when it can."""
 
     @abstractmethod
     def key(self) -> str:
@@ -102,7 +84,30 @@ class Kind(ABC):
         """Whether an installation found in the cache still runs on this machine."""
         return True
 
-    def prepare(self, processes: Processes) -> None:  # noqa: B027 (not every kind has something to prepare)
+
+class Kind(Installed):
+    """One kind of server.
+
+    `available`, `install` and `start` are for everybody. The rest runs in the keeper, a process of its own that has
+    one server and ends with it.
+    """
+
+    #: The ports it takes, counted from the first.
+    port_offsets: ClassVar[tuple[int, ...]] = (0,)
+    #: Seconds a process gets between being asked to end and being killed.
+    patience: ClassVar[float] = 5
+
+    def start(self, root: Path | None = None, port: int | None = None, *, watch: int | None = None) -> Server:
+        """Starts a server, installed first if need be, and returns when it is ready.
+
+        Without a root it gets a fresh directory that goes with it; a root given is erased first if an earlier server
+        left its mark in it, and stays. The server ends with the process `watch`, by default this one, however that
+        one ends. Raises `ServerUnavailable` or `ServerFailed`.
+        """
+        self.install()
+        return Server.start(self.name, root=root, port=port, watch=watch or os.getpid())
+
+    def prepare(self, processes: Processes) -> None:
         """Makes files and starts what `serve` needs behind it; runs once."""
 
     @abstractmethod
