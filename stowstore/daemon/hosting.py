@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
+
 from datastore.errors import LimitExceeded
 from datastore.events import get_logger
 from stowstore.daemon.mounted import Mounted
@@ -39,26 +41,22 @@ _log = get_logger(part="mount")
 
 def open_session(volume: Any, opening: Mapping[str, Any], hosting: Hosting) -> Session:
     """Opens a volume with limits for writing, or one of its versions, which has none."""
-    if not hosting.in_memory or isinstance(volume, ROVolume):
+    if isinstance(volume, ROVolume):
         volume.blocking.open(**opening)
-        session = registry.require(volume._key()).session
+        return registry.require(volume._key()).session
+    options = SessionOptions(
+        metadata_store_type=volume.metadata_store_type,
+        permissions=PermissionChecks.KERNEL,
+        key=registry.key_source(volume.bucket),
+    )
+    if hosting.in_memory:
+        options = evolve(options, upload_delay=_NEVER, staging_bytes=_room_in_memory(hosting.limit_bytes))
     else:
-        root = registry.root(volume.bucket, volume.region, create=True)
-        session = Session.write(
-            root,
-            volume.name,
-            SessionOptions(
-                metadata_store_type="memory",
-                upload_delay=_NEVER,
-                staging_bytes=max(hosting.limit_bytes * _SLACK, 1 << 30),
-                permissions=PermissionChecks.KERNEL,
-                key=registry.key_source(volume.bucket),
-            ),
-        )
-        if session.base is None:
-            hand_over(session.files)
-    if not session.read_only:
-        session.files.set_limits(limit_bytes=hosting.limit_bytes, limit_inodes=hosting.limit_inodes)
+        options = evolve(options, meta_dir=Path(opening["meta_dir"]), cache_dir=Path(opening["cache_dir"]))
+    session = Session.write(registry.root(volume.bucket, volume.region, create=True), volume.name, options)
+    if session.base is None:
+        hand_over(session.files)
+    session.files.set_limits(limit_bytes=hosting.limit_bytes, limit_inodes=hosting.limit_inodes)
     return session
 
 
@@ -97,7 +95,7 @@ class Hosted:
             raise LimitExceeded(f"the volume holds {inodes} inodes, and {limit_inodes} are asked for")
         files.set_limits(limit_bytes=limit_bytes, limit_inodes=limit_inodes)
         if self._hosting.in_memory and isinstance(files.content, FileContent):
-            files.content.staging.max_bytes = max(limit_bytes * _SLACK, 1 << 30)
+            files.content.staging.max_bytes = _room_in_memory(limit_bytes)
         self._limit = limit_bytes
         self._count()
         return {"used_bytes": used, "inodes": inodes}
@@ -106,7 +104,7 @@ class Hosted:
         """Writes the last counters; the session must still be open."""
         self._stop.set()
         self._count(is_final=True)
-        if self._hosting.in_memory:
+        if not self._mounted.session.read_only:
             self._mounted.session.close()
 
     def _keep(self) -> None:
@@ -160,3 +158,7 @@ class Hosted:
             return True
         fcntl.flock(self._lease, fcntl.LOCK_UN)
         return False
+
+
+def _room_in_memory(limit_bytes: int) -> int:
+    return max(limit_bytes * _SLACK, 1 << 30)

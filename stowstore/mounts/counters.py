@@ -40,7 +40,7 @@ def write_counters(path: Path, counters: Counters) -> None:
         os.close(descriptor)
 
 
-def read_counters(path: Path) -> Counters | None:
+def read_counters(path: str | os.PathLike[str]) -> Counters | None:
     """The counters; None where there are none, or none that can be believed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

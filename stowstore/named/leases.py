@@ -34,7 +34,10 @@ JOBS: Final = "jobs"
 _PATIENCE: Final = 30.0
 
 #: How long whoever needs a volume alone waits for those that only look whether it is free, seconds.
-_LOOKS: Final = 0.25
+_LOOKS: Final = 0.05
+
+#: How long for one that no job has: a daemon that nobody needs any more keeps it until it has ended, seconds.
+_ENDING: Final = 15.0
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -132,7 +135,7 @@ def take(directory: Path, holder: Holder, *, patience: float = _PATIENCE) -> Lea
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, doing: str, *, patience: float = _LOOKS) -> Iterator[None]:
+def exclusive(directory: Path, doing: str) -> Iterator[None]:
     """Has the volume in a directory alone.
 
     Raises:
@@ -140,8 +143,11 @@ def exclusive(directory: Path, doing: str, *, patience: float = _LOOKS) -> Itera
     """
     descriptor = open_lock(directory / LOCK)
     try:
-        if not acquire(descriptor, patience=patience):
+        end = time.monotonic() + _ENDING
+        while not acquire(descriptor, patience=_LOOKS):
             found = holders(directory)
+            if not found and time.monotonic() < end:
+                continue
             named = ", ".join(holder.job for holder in found) or "unknown"
             raise VolumeInUse(
                 f"volume is currently in use by {max(len(found), 1)} job(s): {named};"
@@ -185,7 +191,8 @@ def forget_dead(directory: Path) -> None:
 
 def _cards(directory: Path) -> list[Path]:
     try:
-        return [Path(entry.path) for entry in os.scandir(directory / JOBS)]
+        with os.scandir(f"{directory}/{JOBS}") as entries:
+            return [Path(entry.path) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

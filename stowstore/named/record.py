@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,12 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from attrs import asdict, field, fields, frozen
+from attrs import asdict, field, frozen
 
 from stowstore.named.errors import VolumeCorrupt
 from stowstore.named.names import is_name
 from stowstore.named.sizes import MAX_SIZE
-from stowstore.versions.ulid import is_ulid, new_ulid
+from stowstore.versions.ulid import new_ulid
 
 __all__ = [
     "RECORD",
@@ -33,7 +34,7 @@ __all__ = [
 RECORD: Final = "volume.json"
 
 _FORMAT: Final = 1
-_MAX_BYTES: Final = 1 << 20
+_MAX_BYTES: Final = 1 << 16
 
 
 class VolumeType(StrEnum):
@@ -121,13 +122,12 @@ class VolumeRecord:
             raise VolumeCorrupt(f"{where} is no JSON object", hint=_AS_IT_IS)
         if data.pop("format", _FORMAT) != _FORMAT:
             raise VolumeCorrupt(f"{where} was written by another release", hint="use the newer release of stowstore")
-        known = {attribute.name for attribute in fields(cls)}
         for name, value in data.items():
             check = _CHECKS.get(name)
             if check is None or not check(value):
                 raise VolumeCorrupt(f"{where} has a damaged {name!r}"[:200], hint=_AS_IT_IS)
         try:
-            return cls(**{name: value for name, value in data.items() if name in known})
+            return cls(**data)
         except (TypeError, ValueError) as error:
             raise VolumeCorrupt(f"{where} is incomplete: {error}"[:200], hint=_AS_IT_IS) from error
 
@@ -139,9 +139,12 @@ def read_record(directory: Path) -> VolumeRecord:
         FileNotFoundError: there is none.
         VolumeCorrupt: it cannot be read.
     """
-    path = directory / RECORD
-    with open(path, "rb") as file:
-        raw = file.read(_MAX_BYTES + 1)
+    path = f"{directory}/{RECORD}"
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        raw = os.read(descriptor, _MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > _MAX_BYTES:
         raise VolumeCorrupt(f"{path} is no record: it has over {_MAX_BYTES} bytes", hint=_AS_IT_IS)
     return VolumeRecord.decode(raw, path)
@@ -172,6 +175,10 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+_TYPES: Final = tuple(one.value for one in VolumeType)
+_BACKINGS: Final = tuple(one.value for one in BackingKind)
+_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
 _AS_IT_IS: Final = "nothing was changed; restore it from a backup, or remove the volume with --force"
 
 
@@ -194,15 +201,15 @@ def _is_labels(value: object) -> bool:
 _CHECKS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "name": lambda value: _is_text(value) and is_name(value),
-        "type": lambda value: value in tuple(VolumeType),
+        "type": lambda value: value in _TYPES,
         "size": _is_text,
         "size_bytes": lambda value: _is_count(value) and value > 0,
         "inodes": lambda value: value is None or (_is_count(value) and value > 0),
-        "backing": lambda value: value in tuple(BackingKind),
+        "backing": lambda value: value in _BACKINGS,
         "enforced": lambda value: isinstance(value, bool),
         "created_time": _is_text,
         "labels": _is_labels,
-        "id": lambda value: _is_text(value) and is_ulid(value),
+        "id": lambda value: _is_text(value) and _ULID.fullmatch(value) is not None,
         "generation": _is_count,
         "root": _is_optional_text,
         "stored_as": _is_optional_text,

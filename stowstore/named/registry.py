@@ -71,8 +71,11 @@ def area_of(directory: Path, record: VolumeRecord) -> Path:
 
     A daemon that still serves a volume after its removal goes on in there, while another volume has the name.
     """
-    base = directory.parent.parent if directory.parent.name in (_NEW, _GONE) else directory.parent
-    return base / _AREAS / record.id
+    # Listings ask for every volume: text is put together in a tenth of the time of paths.
+    base, name = os.path.split(os.path.dirname(directory))
+    if name not in (_NEW, _GONE):
+        base = os.path.join(base, name)
+    return Path(f"{base}/{_AREAS}/{record.id}")
 
 
 class Registry:
@@ -80,6 +83,7 @@ class Registry:
 
     def __init__(self, base: Path | None = None) -> None:
         self.base = default_base() if base is None else Path(base).expanduser().absolute()
+        self._text = str(self.base)
 
     def directory(self, name: str) -> Path:
         """Where a volume lies.
@@ -89,7 +93,7 @@ class Registry:
         """
         if not is_name(name):
             check_name(name)
-        return self.base / name
+        return Path(f"{self._text}/{name}")
 
     def names(self) -> list[str]:
         """The names of the volumes, ascending."""

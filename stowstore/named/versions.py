@@ -14,26 +14,31 @@ from typing import Any
 from attrs import evolve, frozen
 
 from stowstore.mounts import control
-from stowstore.named.backings.chunked import ChunkedBacking, address_of, counted, opening_of, volume_of
+from stowstore.named.backings.chunked import JOURNAL, ChunkedBacking, address_of, counted, opening_of
 from stowstore.named.errors import BackingUnsupported, BelowUsed
-from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
+from stowstore.named.record import BackingKind, VolumeRecord
+from stowstore.named.registry import DATA
+from stowstore.namespace.permissions import PermissionChecks
 from stowstore.versions.address import VolumeAddress, normal_root
 from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
 from stowstore.versions.root import Root
-from stowstore.versions.session import CommitOptions, Session
-from stowstore.volumes import LogEntry, RWVolume, Volume
+from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
+from stowstore.versions.successors import restore_version
+from stowstore.volumes import LogEntry, Volume
 from stowstore.volumes.blocking_rw import hand_over
+from stowstore.volumes.lineage import current_producer
 from stowstore.volumes.registry import registry
 
 __all__ = [
     "Version",
     "forget_volume",
+    "go_back",
     "log_of",
     "opened",
+    "require_room",
     "require_versions",
     "reserve",
     "resolve",
-    "restore_version",
     "root_of",
     "take_snapshot",
 ]
@@ -90,60 +95,78 @@ def resolve(directory: Path, record: VolumeRecord, version: str | None = None) -
 
 
 @contextmanager
-def opened(directory: Path, record: VolumeRecord) -> Iterator[RWVolume]:
-    """A volume that is not mounted, open in this process, with its limits; its counters are written afterwards."""
-    volume = RWVolume.from_dict(volume_of(directory, record))
-    # The registry says that it exists, so it is not held to be new.
-    registry.remove(volume._key(), "is not open yet", None)
-    volume.blocking.open(**opening_of(directory, record))
-    try:
-        files = registry.require(volume._key()).session.files
-        files.set_limits(limit_bytes=record.size_bytes, limit_inodes=record.inodes or 0)
-        yield volume
-    finally:
-        found = registry.find(volume._key())
-        if found is not None:
-            counted(directory, record, *found.session.files.usage())
-        volume.blocking.close()
+def opened(directory: Path, record: VolumeRecord) -> Iterator[Session]:
+    """A volume that is not mounted, open for writing in this process, with its limits; counted afterwards."""
+    url, name = address_of(directory, record)
+    kept = opening_of(directory, record)
+    options = SessionOptions(
+        meta_dir=Path(kept["meta_dir"]),
+        cache_dir=Path(kept["cache_dir"]),
+        metadata_store_type=JOURNAL,
+        permissions=PermissionChecks.KERNEL,
+        key=registry.key_source(url),
+    )
+    with Session.write(registry.root(url, create=True), name, options) as session:
+        if session.base is None:
+            hand_over(session.files)
+        session.files.set_limits(limit_bytes=record.size_bytes, limit_inodes=record.inodes or 0)
+        try:
+            yield session
+        finally:
+            counted(directory, record, *session.files.usage())
 
 
 def take_snapshot(directory: Path, record: VolumeRecord, message: str | None, tag: str | None = None) -> str:
     """Publishes the present state as a version and returns its locator; equal states are one version."""
     require_versions(record)
-    backing = ChunkedBacking()
-    if record.type is VolumeType.MEMORY and not backing.is_attached(directory):
-        # Nothing is in RAM: an empty volume, or what was committed last.
-        backing.attach(directory, record)
-    if backing.is_attached(directory):
-        locator = str(control.ask(directory / "data", "commit", message=message)["locator"])
+    if ChunkedBacking().is_attached(directory):
+        locator = str(control.ask(directory / DATA, "commit", message=message)["locator"])
     else:
-        with opened(directory, record) as volume:
-            locator = str(volume.blocking.commit(message).locator)
+        # Of a volume in memory that is not mounted, nothing but its last version is left.
+        with opened(directory, record) as session:
+            made = session.commit(CommitOptions(message=message))
+        url, _ = address_of(directory, record)
+        locator = str(VolumeAddress.locator(url, made.volume, made.name))
     if tag is not None:
         root, name = root_of(directory, record)
         root.set_tag(name, tag, VolumeAddress.parse(locator).version_name)
     return locator
 
 
-def restore_version(directory: Path, record: VolumeRecord, version: str, message: str | None) -> str:
+def go_back(directory: Path, record: VolumeRecord, version: str, message: str | None) -> str:
     """Makes an earlier state of a volume that is not mounted its newest version; returns that one's locator.
 
     Raises:
         NoSuchVersion: there is none.
         BelowUsed: the volume has become too small for it.
+        VolumeError: it has changes that are in no version.
     """
     found = resolve(directory, record, version)
-    root, _ = root_of(directory, record)
-    used = root.load(found.locator.version_name).statistics.used_bytes
+    root, name = root_of(directory, record)
+    statistics = root.load(found.locator.version_name).statistics
+    require_room(record, statistics.used_bytes, found.id)
+    with chunk_store(root, SessionOptions(key=registry.key_source(root.address))) as chunks:
+        made = restore_version(
+            root, chunks, name, found.locator.version_name, message=message, produced_by=current_producer()
+        )
+    counted(directory, record, statistics.used_bytes, statistics.inode_count)
+    url, _ = address_of(directory, record)
+    return str(VolumeAddress.locator(url, made.volume, made))
+
+
+def require_room(record: VolumeRecord, used: int, version: str) -> None:
+    """Refuses a version that a volume is too small for.
+
+    Raises:
+        BelowUsed: it is; the message has both numbers.
+    """
     if used > record.size_bytes:
         raise BelowUsed(
-            f"version {found.id} holds {used} bytes, and the volume has room for {record.size_bytes}",
+            f"version {version} holds {used} bytes, and {record.name} has room for {record.size_bytes}",
             requested=record.size_bytes,
             used=used,
-            hint=f"stowstore volume resize {record.name} {used}",
+            hint=f"give it {used} bytes or more",
         )
-    with opened(directory, record) as volume:
-        return str(volume.blocking.restore(str(found.locator), message=message).locator)
 
 
 def log_of(directory: Path, record: VolumeRecord, limit: int | None = None) -> list[LogEntry]:

@@ -5,52 +5,40 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Final
+from collections.abc import Mapping
 
 from attrs import evolve
 
-from datastore.errors import ConfigError, StoreError
+from datastore.errors import StoreError
 from stowstore.fuse.device import mounts
 from stowstore.named.attachments import Attachment
 from stowstore.named.backings import Usage, backing_of, choose_backing
 from stowstore.named.backings.chunked import ChunkedBacking
+from stowstore.named.core import checked_backing, checked_inodes, checked_labels, checked_type
 from stowstore.named.errors import (
     BackingUnsupported,
-    InvalidType,
     VolumeCorrupt,
     VolumeExists,
     VolumeInUse,
     VolumeNotFound,
 )
+from stowstore.named.history import HistoryOperations
 from stowstore.named.info import VolumeInfo
 from stowstore.named.leases import Access, Holder, exclusive, forget_dead, holders, take
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
-from stowstore.named.registry import DATA, Registry
-from stowstore.named.sizes import DEFAULT_SIZE, MAX_SIZE, parse_size, resized
+from stowstore.named.registry import DATA
+from stowstore.named.sizes import DEFAULT_SIZE, parse_size, resized
 
 __all__ = ["Attachment", "NamedVolumes"]
 
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
-
-class NamedVolumes:
+class NamedVolumes(HistoryOperations):
     """The volumes of a host; thread-safe, and safe beside other processes that use the same registry.
 
     ``base`` is the registry's directory: where ``$STOWSTORE_ROOT`` says, else ``/var/lib/stowstore/volumes`` for root,
     and below the user's data directory for others.  Methods block.
     """
-
-    def __init__(self, base: Path | str | None = None) -> None:
-        self._registry = Registry(None if base is None else Path(base))
-
-    @property
-    def base(self) -> Path:
-        """The registry's directory."""
-        return self._registry.base
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
@@ -83,15 +71,15 @@ class NamedVolumes:
         check_name(name)
         record = VolumeRecord(
             name=name,
-            type=_type(volume_type),
+            type=checked_type(volume_type),
             size=str(size),
             size_bytes=parse_size(str(size)),
-            inodes=_inodes(inodes),
+            inodes=checked_inodes(inodes),
             backing=BackingKind.CHUNKED,
-            labels=_labels(labels),
+            labels=checked_labels(labels),
             preallocated=preallocate,
         )
-        wanted = None if backing is None else _backing(backing)
+        wanted = None if backing is None else checked_backing(backing)
         if os.path.lexists(self.base / name):
             raise VolumeExists(f"volume already exists: {name}", hint="choose another name; nothing of it was changed")
         chosen, passed = choose_backing(self.base, record.type, wanted)
@@ -123,8 +111,8 @@ class NamedVolumes:
 
         A label of None may have any value.  Reads two small files a volume; asks no daemon and walks nothing.
         """
-        mounted = {one.path for one in mounts()}
-        wanted = None if volume_type is None else _type(volume_type)
+        mounted = {str(one.path) for one in mounts()}
+        wanted = None if volume_type is None else checked_type(volume_type)
         found = []
         for one in self._registry.names():
             if name is not None and name not in one:
@@ -195,7 +183,7 @@ class NamedVolumes:
             if wanted < record.size_bytes:
                 used = backing.exact_usage(directory, record).used_bytes or 0
             wanted = resized(text, current=record.size_bytes, used=used)
-            limit = record.inodes if inodes is None else _inodes(inodes)
+            limit = record.inodes if inodes is None else checked_inodes(inodes)
             if record.type is VolumeType.MEMORY and wanted > record.size_bytes:
                 from stowstore.named.room import require_memory
 
@@ -262,7 +250,7 @@ class NamedVolumes:
 
     def label(self, name: str, labels: Mapping[str, str | None]) -> VolumeInfo:
         """Sets labels of a volume, and takes away those that are None."""
-        given = _labels({key: value for key, value in labels.items() if value is not None})
+        given = checked_labels({key: value for key, value in labels.items() if value is not None})
         with self._registry.changing(name) as record:
             kept = {key: value for key, value in record.labels.items() if key not in labels}
             return self._info(self._registry.save(evolve(record, labels={**kept, **given})))
@@ -309,22 +297,6 @@ class NamedVolumes:
                 raise
         return Attachment(name, path, read_only=snapshot is not None or access is Access.RO, lease=lease)
 
-    # -- private -----------------------------------------------------------------------------------------------------
-
-    def _info(self, record: VolumeRecord, mounted: Iterable[Path] | None = None) -> VolumeInfo:
-        directory = self.base / record.name
-        path = directory / DATA
-        backing = backing_of(record.backing)
-        is_mounted = backing.is_attached(directory) if mounted is None else path in mounted
-        return VolumeInfo(
-            name=record.name,
-            path=path,
-            record=record,
-            usage=backing.usage(directory, record),
-            jobs=tuple(holders(directory)),
-            is_mounted=is_mounted,
-        )
-
     def _in_store(self, record: VolumeRecord, kind: BackingKind, store: str) -> VolumeRecord:
         """A record of a volume whose versions go to a store; its name is taken there."""
         if kind is not BackingKind.CHUNKED:
@@ -334,43 +306,6 @@ class NamedVolumes:
         from stowstore.named.versions import reserve
 
         return reserve(record, store)
-
-    def _sweep(self) -> None:
-        withdrawn = self._registry.gone()
-        if withdrawn:
-            from stowstore.named.removing import sweep
-
-            sweep(withdrawn)
-
-
-def _type(given: VolumeType | str) -> VolumeType:
-    try:
-        return VolumeType(given)
-    except ValueError:
-        raise InvalidType(f"invalid volume type: {given}", hint="use filesystem or memory") from None
-
-
-def _backing(given: BackingKind | str) -> BackingKind:
-    try:
-        return BackingKind(given)
-    except ValueError:
-        raise InvalidType(f"invalid backing: {given}", hint=f"use one of {', '.join(BackingKind)}") from None
-
-
-def _inodes(given: int | None) -> int | None:
-    if given is not None and (type(given) is not int or not 0 < given <= MAX_SIZE):
-        raise ConfigError(f"a volume cannot have {given!r} inodes", hint="give a number of 1 or more")
-    return given
-
-
-def _labels(given: Mapping[str, str] | None) -> dict[str, str]:
-    for key, value in (given or {}).items():
-        if _LABEL.fullmatch(key) is None or not isinstance(value, str) or len(value) > 255:
-            raise ConfigError(
-                f"invalid label {key[:80]!r}",
-                hint="a key has letters, digits, '.', '_', '/' and '-', a value at most 255 characters",
-            )
-    return dict(given or {})
 
 
 def _matches(

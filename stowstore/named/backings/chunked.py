@@ -34,6 +34,7 @@ from stowstore.named.room import require_memory
 
 __all__ = [
     "IDLE_VARIABLE",
+    "JOURNAL",
     "STORE",
     "ChunkedBacking",
     "address_of",
@@ -45,6 +46,9 @@ __all__ = [
 
 #: The root of a volume that lies on the host.
 STORE: Final = "store"
+
+#: The kind of journal of a volume that is not in memory.
+JOURNAL: Final = "sqlite"
 
 #: Seconds a daemon goes on serving a volume that no job uses.
 IDLE_VARIABLE: Final = "STOWSTORE_IDLE_SECONDS"
@@ -171,7 +175,7 @@ class ChunkedBacking:
                 )
 
     def usage(self, directory: Path, record: VolumeRecord) -> Usage:
-        found = read_counters(area_of(directory, record) / _COUNTERS)
+        found = read_counters(f"{area_of(directory, record)}/{_COUNTERS}")
         if found is None:
             return Usage(used_bytes=None)
         return Usage(used_bytes=found.used_bytes, inodes=found.inodes)
@@ -225,7 +229,7 @@ def volume_of(directory: Path, record: VolumeRecord) -> dict[str, Any]:
         "name": name,
         "bucket": root,
         "access": "rw",
-        "metadata_store_type": "memory" if record.type is VolumeType.MEMORY else "sqlite",
+        "metadata_store_type": "memory" if record.type is VolumeType.MEMORY else JOURNAL,
     }
 
 
