@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import KINDS, Address, Kind, ServerUnavailable
+from tests.servers import KINDS, PROGRAMS, Address, Kind, ServerUnavailable
 from tests.servers.processes import Processes
 from tests.servers.requiring import are_required
 from tests.servers_test.conftest import wait_for_end
@@ -182,10 +182,10 @@ def _command(*arguments: str) -> list[str]:
 
 
 def test_list_says_everything_as_json() -> None:
-    """`list --json` has a row a server, with where it is installed or why it cannot be."""
+    """`list --json` has a row a server and program, with where it is installed or why it cannot be."""
     done = subprocess.run(_command("list", "--json"), cwd=PROJECT, capture_output=True, timeout=60, check=True)
     rows = json.loads(done.stdout)
-    assert {row["name"] for row in rows} == set(KINDS)
+    assert {row["name"] for row in rows} == {*KINDS, *PROGRAMS}
     assert all(set(row) == {"name", "summary", "installed", "unavailable"} for row in rows)
 
 
