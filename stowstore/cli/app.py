@@ -194,6 +194,8 @@ def _status(error: StoreError) -> int:
 def _show(error: StoreError) -> None:
     if "--json" in sys.argv:
         shown = {"error": error.message, "code": error.code.value, "hint": error.hint, "reference": error.reference}
+        if reason := getattr(error, "reason", None):
+            shown["reason"] = reason
         click.echo(json.dumps(shown), err=True)
     else:
         click.echo(f"stowstore: {error}", err=True)

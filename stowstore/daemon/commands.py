@@ -16,6 +16,7 @@ from stowstore.daemon.hosting import Hosted
 from stowstore.daemon.mounted import Mounted
 from stowstore.index.diff import diff_snapshots
 from stowstore.index.keys import ENTRY, INODE, inode_of, name_of
+from stowstore.namespace.largest import largest_directories
 from stowstore.namespace.permissions import ROOT
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import VolumeError
@@ -96,6 +97,13 @@ class Commands:
         """What the volume holds, exactly and at once."""
         used, inodes = self._mounted.session.files.usage()
         return {"used_bytes": used, "inodes": inodes, "changed_inodes": self._changed()}
+
+    def _do_largest(self, count: int = 10) -> dict[str, Any]:
+        """The directories that hold most, from the index."""
+        found = largest_directories(self._mounted.session.files, count)
+        return {
+            "directories": [{"path": os.fsdecode(one.path), "bytes": one.size, "files": one.files} for one in found]
+        }
 
     def _do_unmount(self) -> dict[str, Any]:
         threading.Thread(target=self._mounted.unmount, daemon=True).start()

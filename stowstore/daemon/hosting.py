@@ -103,7 +103,8 @@ class Hosted:
     def close(self) -> None:
         """Writes the last counters; the session must still be open."""
         self._stop.set()
-        self._count(is_final=True)
+        # Of a volume in memory nothing is left that they could be true of.
+        self._count(is_final=not self._hosting.in_memory)
         if not self._mounted.session.read_only:
             self._mounted.session.close()
 

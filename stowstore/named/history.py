@@ -19,7 +19,7 @@ from stowstore.named.leases import exclusive
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import area_of
-from stowstore.named.sizes import parse_size
+from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size
 
 if TYPE_CHECKING:
     from stowstore.named.versions import Version
@@ -106,17 +106,21 @@ class HistoryOperations(NamedCore):
         """
         self._require_free(name)
         with self._registry.changing(source) as record:
-            found = self._state(record, version)
             made = VolumeRecord(
                 name=name,
                 type=record.type if volume_type is None else checked_type(volume_type),
                 size=record.size if size is None else str(size),
                 size_bytes=record.size_bytes if size is None else parse_size(str(size)),
                 inodes=record.inodes,
-                backing=BackingKind.CHUNKED,
+                backing=record.backing,
+                enforced=record.enforced,
                 labels=record.labels,
-                parent=f"{source}@{found.id}",
+                parent=source,
             )
+            if record.backing is not BackingKind.CHUNKED and version is None:
+                return self._info(self._copied(record, made))
+            found = self._state(record, version)
+            made = evolve(made, parent=f"{source}@{found.id}")
             directory = self._registry.directory(source)
             if record.root is not None:
                 return self._info(self._forked(directory, record, made, found))
@@ -172,11 +176,12 @@ class HistoryOperations(NamedCore):
         if name in self._registry.names():
             return self._moved_on(name, root, head)
         held = root.load(head).statistics.used_bytes
+        room = max(held, parse_size(DEFAULT_SIZE)) if size is None else parse_size(str(size))
         made = VolumeRecord(
             name=check_name(name),
             type=checked_type(volume_type),
-            size=str(size) if size is not None else str(max(held, parse_size("1GB"))),
-            size_bytes=parse_size(str(size)) if size is not None else max(held, parse_size("1GB")),
+            size=exact_size(room) if size is None else str(size),
+            size_bytes=room,
             backing=BackingKind.CHUNKED,
             parent=f"{address.root}#{head.volume}@{head.id}",
         )
@@ -202,7 +207,7 @@ class HistoryOperations(NamedCore):
         source: str | os.PathLike[str] | IO[bytes],
         name: str,
         *,
-        size: str | int = "1GB",
+        size: str | int | None = None,
         volume_type: VolumeType | str = VolumeType.FILESYSTEM,
     ) -> VolumeInfo:
         """Makes a volume of a tar file or stream, compressed or not, or of a volume in another root by `pull`.
@@ -213,13 +218,13 @@ class HistoryOperations(NamedCore):
         """
         if isinstance(source, str) and "://" in source:
             self._require_free(name)
-            return self.pull(source, name, size=None if size == "1GB" else size, volume_type=volume_type)
+            return self.pull(source, name, size=size, volume_type=volume_type)
         self._require_free(name)
         made = VolumeRecord(
             name=name,
             type=checked_type(volume_type),
-            size=str(size),
-            size_bytes=parse_size(str(size)),
+            size=str(size or DEFAULT_SIZE),
+            size_bytes=parse_size(str(size or DEFAULT_SIZE)),
             backing=BackingKind.CHUNKED,
         )
         chosen, _ = choose_backing(self.base, made.type, None)
@@ -263,6 +268,28 @@ class HistoryOperations(NamedCore):
             return resolve(directory, record, version)
         address = VolumeAddress.parse(self._snapshot(record, None, None))
         return Version(id=address.version_name.id, locator=address)
+
+    def _copied(self, record: VolumeRecord, made: VolumeRecord) -> VolumeRecord:
+        """A clone of a volume without versions: every byte is copied."""
+        from stowstore.named.archiving import copy_directory
+
+        if made.type is not record.type:
+            raise BackingUnsupported(f"a clone of {record.name} has its type: its backing is {record.backing}")
+        backing = backing_of(record.backing)
+        source = backing.attach(self._registry.directory(record.name), record)
+
+        def build(draft: Path) -> VolumeRecord:
+            backing.create(draft, made)
+            try:
+                copy_directory(source, backing.attach(draft, made))
+            except BaseException:
+                backing.detach(draft, made, force=True)
+                raise
+            if made.type is not VolumeType.MEMORY:
+                backing.detach(draft, made)
+            return made
+
+        return self._registry.publish(made, build)
 
     def _forked(self, directory: Path, record: VolumeRecord, made: VolumeRecord, found: Version) -> VolumeRecord:
         """A clone of a volume whose root others share: one small write there."""

@@ -221,10 +221,10 @@ class Registry:
         What is left is to be deleted, by `sweep_gone` where whoever removes it dies before.
         """
         target = self._make(self.base / _GONE) / f"{new_ulid()}.{name}"
-        with contextlib.suppress(OSError, VolumeCorrupt):
-            write_record(self.base / name, evolve(read_record(self.base / name), tombstone=now_text()))
         os.rename(self.base / name, target)
         sync_directory(self.base)
+        with contextlib.suppress(OSError, VolumeCorrupt):
+            write_record(target, evolve(read_record(target), tombstone=now_text()))
         return target
 
     def gone(self) -> list[Path]:

@@ -19,9 +19,9 @@ from typing import Final
 
 from datastore.errors import StoreError
 from datastore.events import get_logger
-from stowstore.fuse import device
 from stowstore.mounts import table
 from stowstore.named.backings import backing_of
+from stowstore.named.backings.mounting import mount_points, run
 from stowstore.named.errors import VolumeCorrupt
 from stowstore.named.leases import LOCK
 from stowstore.named.locks import open_lock, try_acquire
@@ -119,9 +119,9 @@ def _end_server(gone: Path) -> None:
 
 def _unmount_below(gone: Path) -> None:
     """A mount that is left would have its files deleted through it."""
-    for one in device.mounts():
-        if gone in one.path.parents:
-            device.unmount(one.path, patience=0.5)
+    for one in mount_points():
+        if gone in Path(one).parents:
+            run("umount", "-l", one)
 
 
 def _path() -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from stowstore.named.errors import BelowUsed, InvalidSize
 
-__all__ = ["DEFAULT_SIZE", "MAX_SIZE", "format_size", "parse_size", "resized"]
+__all__ = ["DEFAULT_SIZE", "MAX_SIZE", "exact_size", "format_size", "parse_size", "resized"]
 
 #: What a volume gets that is created without a size.
 DEFAULT_SIZE: Final = "1GB"
@@ -76,6 +76,15 @@ def format_size(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {_SHOWN[-1]}"
+
+
+def exact_size(size: int) -> str:
+    """Bytes as a text that `parse_size` reads as exactly as many, in the largest unit that goes: ``60MB``."""
+    power = 0
+    while size and size % 1024 == 0 and power < len(_LETTERS):
+        size //= 1024
+        power += 1
+    return f"{size}{_LETTERS[power - 1]}B" if power else f"{size}B"
 
 
 def resized(text: str, *, current: int, used: int) -> int:

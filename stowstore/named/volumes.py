@@ -5,15 +5,19 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import evolve
 
 from datastore.errors import StoreError
-from stowstore.fuse.device import mounts
+from stowstore.mounts.control import ask
 from stowstore.named.attachments import Attachment
 from stowstore.named.backings import Usage, backing_of, choose_backing
-from stowstore.named.backings.chunked import ChunkedBacking
+from stowstore.named.backings.chunked import ChunkedBacking, address_of
+from stowstore.named.backings.mounting import mount_points
 from stowstore.named.core import checked_backing, checked_inodes, checked_labels, checked_type
 from stowstore.named.errors import (
     BackingUnsupported,
@@ -28,7 +32,7 @@ from stowstore.named.leases import Access, Holder, exclusive, forget_dead, holde
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import DATA
-from stowstore.named.sizes import DEFAULT_SIZE, parse_size, resized
+from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size, resized
 
 __all__ = ["Attachment", "NamedVolumes"]
 
@@ -72,7 +76,7 @@ class NamedVolumes(HistoryOperations):
         record = VolumeRecord(
             name=name,
             type=checked_type(volume_type),
-            size=str(size),
+            size=exact_size(size) if type(size) is int else str(size),
             size_bytes=parse_size(str(size)),
             inodes=checked_inodes(inodes),
             backing=BackingKind.CHUNKED,
@@ -111,7 +115,7 @@ class NamedVolumes(HistoryOperations):
 
         A label of None may have any value.  Reads two small files a volume; asks no daemon and walks nothing.
         """
-        mounted = {str(one.path) for one in mounts()}
+        mounted = mount_points()
         wanted = None if volume_type is None else checked_type(volume_type)
         found = []
         for one in self._registry.names():
@@ -153,6 +157,36 @@ class NamedVolumes(HistoryOperations):
         with self._registry.changing(name) as record:
             return backing_of(record.backing).exact_usage(self._registry.directory(name), record)
 
+    def largest(self, name: str, count: int = 10) -> builtins.list[dict[str, Any]]:
+        """The directories of a volume that hold most: ``path``, ``bytes`` and ``files``, from its index.
+
+        Raises:
+            BackingUnsupported: its backing has no index.
+        """
+        with self._registry.changing(name) as record:
+            directory = self._registry.directory(name)
+            if record.backing is not BackingKind.CHUNKED:
+                raise BackingUnsupported(
+                    f"volume {name} has no index: its backing is {record.backing}", hint="use du in a job"
+                )
+            ChunkedBacking().attach(directory, record)
+            found: builtins.list[dict[str, Any]] = ask(directory / DATA, "largest", count=count)["directories"]
+            return found
+
+    def address(self, name: str) -> str:
+        """The address of a volume, ``ROOT#NAME``, by which all that works on volumes in stores looks at its versions.
+
+        Raises:
+            VolumeNotFound: there is none.
+            BackingUnsupported: its backing has no versions.
+        """
+        from stowstore.named.versions import require_versions
+
+        record = self._registry.load(name)
+        require_versions(record)
+        root, stored = address_of(self._registry.directory(name), record)
+        return f"{root}#{stored}"
+
     def jobs(self, name: str | None = None) -> dict[str, builtins.list[Holder]]:
         """Who uses a volume, or all that are used, by name.
 
@@ -189,7 +223,7 @@ class NamedVolumes(HistoryOperations):
 
                 require_memory(wanted - record.size_bytes)
             backing.resize(directory, record, wanted, limit)
-            shown = text.strip() if text.strip()[:1] not in ("+", "-") else str(wanted)
+            shown = text.strip() if text.strip()[:1] not in ("+", "-") else exact_size(wanted)
             record = self._registry.save(evolve(record, size=shown, size_bytes=wanted, inodes=limit))
         return self._info(record)
 
@@ -228,25 +262,49 @@ class NamedVolumes(HistoryOperations):
             delete_when_free(gone)
         self._sweep()
 
-    def prune(
-        self, *, labels: Mapping[str, str | None] | None = None, dry_run: bool = True
+    def prunable(
+        self, *, labels: Mapping[str, str | None] | None = None, everything: bool = False
     ) -> builtins.list[VolumeInfo]:
-        """Removes the volumes that nobody uses and that hold nothing or have all of ``labels``; tells which.
+        """The volumes that no job uses and that hold nothing; with labels, or ``everything``, whatever they hold.
 
-        With ``dry_run`` it only tells.  Without labels only empty volumes go: a forgotten filter must not cost data.
+        Without either only empty volumes are found: a forgotten filter must not cost data.
         """
+        found = self.list(labels=labels, in_use=False)
+        return [info for info in found if info.record is not None and (labels or everything or _is_empty(info))]
+
+    def prune(self, names: Iterable[str]) -> builtins.list[str]:
+        """Removes those of the volumes, as `prunable` has found them, that are still unused; returns their names."""
         self.recover()
-        found = []
-        for info in self.list(labels=labels, in_use=False):
-            if info.record is None or (not labels and not _is_empty(info)):
-                continue
-            if not dry_run:
-                try:
-                    self.remove(info.name)
-                except (VolumeInUse, VolumeNotFound):
-                    continue
-            found.append(info)
-        return found
+        removed = []
+        for name in names:
+            with contextlib.suppress(VolumeInUse, VolumeNotFound):
+                self.remove(name)
+                removed.append(name)
+        return removed
+
+    def stop_jobs(self, name: str, *, patience: float = 10.0) -> builtins.list[str]:
+        """Asks the jobs that use a volume to end, and waits; returns the ids of those that were asked.
+
+        Raises:
+            VolumeInUse: some have not ended in time.
+        """
+        directory = self._registry.directory(name)
+        self._registry.load(name)
+        asked = holders(directory)
+        for holder in asked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder.pid, signal.SIGTERM)
+        end = time.monotonic() + patience
+        while left := holders(directory):
+            if time.monotonic() >= end:
+                raise VolumeInUse(
+                    f"volume is currently in use by {len(left)} job(s): {', '.join(one.job for one in left)};"
+                    f" they did not end within {patience:g} s",
+                    jobs=tuple(one.job for one in left),
+                    hint="use --force: it is deleted after them",
+                )
+            time.sleep(0.05)
+        return [holder.job for holder in asked]
 
     def label(self, name: str, labels: Mapping[str, str | None]) -> VolumeInfo:
         """Sets labels of a volume, and takes away those that are None."""

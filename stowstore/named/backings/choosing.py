@@ -9,6 +9,9 @@ from typing import Final
 
 from stowstore.named.backings.base import Backing
 from stowstore.named.backings.chunked import ChunkedBacking
+from stowstore.named.backings.directory import DirectoryBacking
+from stowstore.named.backings.loop import LoopBacking
+from stowstore.named.backings.tmpfs import TmpfsBacking
 from stowstore.named.errors import BackingUnsupported, InvalidType
 from stowstore.named.record import BackingKind, VolumeType
 
@@ -17,6 +20,9 @@ __all__ = ["backing_of", "choose_backing"]
 _BACKINGS: Final[Mapping[BackingKind, Callable[[], Backing]]] = MappingProxyType(
     {
         BackingKind.CHUNKED: ChunkedBacking,
+        BackingKind.LOOP: LoopBacking,
+        BackingKind.TMPFS: TmpfsBacking,
+        BackingKind.DIRECTORY: DirectoryBacking,
     }
 )
 

@@ -29,7 +29,7 @@ from stowstore.named.backings.probing import probed
 from stowstore.named.errors import BackingUnsupported, BelowUsed, VolumeInUse
 from stowstore.named.leases import LOCK
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
-from stowstore.named.registry import area_of
+from stowstore.named.registry import DATA, area_of
 from stowstore.named.room import require_memory
 
 __all__ = [
@@ -53,7 +53,6 @@ JOURNAL: Final = "sqlite"
 #: Seconds a daemon goes on serving a volume that no job uses.
 IDLE_VARIABLE: Final = "STOWSTORE_IDLE_SECONDS"
 
-_DATA: Final = "data"
 _META: Final = "meta"
 _CACHE: Final = "cache"
 _COUNTERS: Final = "counters"
@@ -84,7 +83,7 @@ class ChunkedBacking:
         return record
 
     def attach(self, directory: Path, record: VolumeRecord) -> Path:
-        path = directory / _DATA
+        path = directory / DATA
         if self.is_attached(directory):
             return path
         clear_dead(path)
@@ -132,11 +131,11 @@ class ChunkedBacking:
         return path
 
     def is_attached(self, directory: Path) -> bool:
-        found = table.find(directory / _DATA)
-        return found is not None and found.is_alive and device.find_mount(directory / _DATA) is not None
+        found = table.find(directory / DATA)
+        return found is not None and found.is_alive and device.find_mount(directory / DATA) is not None
 
     def detach(self, directory: Path, record: VolumeRecord, *, force: bool = False) -> None:
-        paths = [directory / _DATA, *_snapshots(directory)]
+        paths = [directory / DATA, *_snapshots(directory)]
         for path in paths:
             if device.find_mount(path) is None and table.find(path) is None:
                 continue
@@ -149,7 +148,7 @@ class ChunkedBacking:
         if self.is_attached(directory):
             try:
                 with deadline(_PATIENCE):
-                    control.ask(directory / _DATA, "resize", limit_bytes=size, limit_inodes=inodes or 0)
+                    control.ask(directory / DATA, "resize", limit_bytes=size, limit_inodes=inodes or 0)
                 return
             except LimitExceeded as error:
                 used = self.exact_usage(directory, record).used_bytes or 0
@@ -178,24 +177,26 @@ class ChunkedBacking:
         found = read_counters(f"{area_of(directory, record)}/{_COUNTERS}")
         if found is None:
             return Usage(used_bytes=None)
+        if record.type is VolumeType.MEMORY and not found.is_final and not self.is_attached(directory):
+            # What was in RAM went with the daemon or the boot; its last version is what is left.
+            return Usage(used_bytes=0 if record.head is None else None, is_lost=True)
         return Usage(used_bytes=found.used_bytes, inodes=found.inodes)
 
     def exact_usage(self, directory: Path, record: VolumeRecord) -> Usage:
-        found = read_counters(area_of(directory, record) / _COUNTERS)
         if self.is_attached(directory):
-            with contextlib.suppress(control.NotServed, DeadlineExceeded), deadline(_PATIENCE):
-                told = control.ask(directory / _DATA, "usage")
-                return Usage(used_bytes=told["used_bytes"], inodes=told["inodes"])
+            with contextlib.suppress(control.NotServed, DeadlineExceeded):
+                return _asked(directory / DATA)
+        found = read_counters(area_of(directory, record) / _COUNTERS)
         if found is not None and found.is_final:
             return Usage(used_bytes=found.used_bytes, inodes=found.inodes)
-        # Its daemon was killed: the journal knows, and a mount reads it.
-        self.attach(directory, record)
-        with deadline(_PATIENCE):
-            told = control.ask(directory / _DATA, "usage")
-        return Usage(used_bytes=told["used_bytes"], inodes=told["inodes"])
+        told = self.usage(directory, record)
+        if told.is_lost and told.used_bytes is not None:
+            return told
+        # Its daemon was killed: the journal knows, or the last version, and a mount reads it.
+        return _asked(self.attach(directory, record))
 
     def recover(self, directory: Path, record: VolumeRecord) -> None:
-        for path in (directory / _DATA, *_snapshots(directory)):
+        for path in (directory / DATA, *_snapshots(directory)):
             clear_dead(path)
 
     def destroy(self, directory: Path, record: VolumeRecord) -> None:
@@ -237,6 +238,12 @@ def opening_of(directory: Path, record: VolumeRecord) -> dict[str, Any]:
     """Where the journal of a volume and what is not yet uploaded lie."""
     area = area_of(directory, record)
     return {"meta_dir": str(area / _META), "cache_dir": str(area / _CACHE)}
+
+
+def _asked(path: Path) -> Usage:
+    with deadline(_PATIENCE):
+        told = control.ask(path, "usage")
+    return Usage(used_bytes=told["used_bytes"], inodes=told["inodes"])
 
 
 def _idle_seconds() -> float:
