@@ -54,6 +54,9 @@ _PATIENCE: Final = 60.0
 #: How old what a dead process has left must be, seconds: younger ones may just not be locked yet.
 _GRACE: Final = 10.0
 
+#: How often a record that is missing is looked for, while others may be exchanging the volume.
+_LOOKS: Final = 20
+
 
 def default_base() -> Path:
     """Where the registry is: as the environment says, else system-wide for root, else in the user's data directory."""
@@ -100,7 +103,7 @@ class Registry:
         try:
             with os.scandir(self.base) as entries:
                 return sorted(entry.name for entry in entries if is_name(entry.name) and entry.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def load(self, name: str) -> VolumeRecord:
@@ -112,13 +115,8 @@ class Registry:
         """
         directory = self.directory(name)
         try:
-            record = read_record(directory)
+            record = self._read(directory)
         except FileNotFoundError:
-            if directory.is_dir() and self._is_ours(directory):
-                raise VolumeCorrupt(
-                    f"volume {name} has no record: {directory / RECORD} is missing",
-                    hint="restore it from a backup, or remove the volume with --force",
-                ) from None
             raise VolumeNotFound(
                 f"volume {name} not found in {self.base}", hint="see `stowstore volume list`"
             ) from None
@@ -143,8 +141,9 @@ class Registry:
         target = self.base / record.name
         if os.path.lexists(target):
             raise _exists(record.name)
+        drafts = self._make(self.base / _NEW)
         self.sweep_new()
-        draft = self._make(self.base / _NEW) / record.id
+        draft = drafts / record.id
         draft.mkdir(mode=0o755)
         lock = open_lock(draft / _CHANGE)
         try:
@@ -253,20 +252,29 @@ class Registry:
                 finally:
                     os.close(lock)
 
+    def _read(self, directory: Path) -> VolumeRecord:
+        for _ in range(_LOOKS):
+            try:
+                return read_record(directory)
+            except FileNotFoundError:
+                if not self._is_ours(directory):
+                    raise
+            # Removed and made anew between the two looks, or without a record for good.
+        raise VolumeCorrupt(
+            f"volume {directory.name} has no record: {directory / RECORD} is missing",
+            hint="restore it from a backup, or remove the volume with --force",
+        )
+
     def _make(self, directory: Path) -> Path:
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+                raise
             raise NotPermitted(
                 f"{directory} cannot be made: {error.strerror}",
                 hint="run as root, or name a directory of yours with --root or STOWSTORE_ROOT",
             ) from error
-        except FileExistsError as error:
-            raise NotPermitted(f"{directory} is in the way: it is no directory") from error
-        except OSError as error:
-            if error.errno != errno.ENOTDIR:
-                raise
-            raise NotPermitted(f"{directory} cannot be made: {error.strerror}") from error
         return directory
 
     def _is_ours(self, directory: Path) -> bool:

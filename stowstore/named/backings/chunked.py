@@ -62,8 +62,11 @@ _LOG: Final = "daemon.log"
 #: How long a daemon may take for a question of ours, seconds.
 _PATIENCE: Final = 30.0
 
-#: How long a volume is asked to be unmounted before that is refused, or done lazily, seconds.
-_UNMOUNT_PATIENCE: Final = 10.0
+#: How long somebody who works in a mount is waited for: files of a job that has just died may not be closed yet.
+_BUSY_PATIENCE: Final = 1.0
+
+#: How long a daemon may take to end, or to die, seconds.
+_END_PATIENCE: Final = 10.0
 
 
 class ChunkedBacking:
@@ -84,9 +87,8 @@ class ChunkedBacking:
 
     def attach(self, directory: Path, record: VolumeRecord) -> Path:
         path = directory / DATA
-        if self.is_attached(directory):
+        if _is_served(path):
             return path
-        clear_dead(path)
         in_memory = record.type is VolumeType.MEMORY
         request = MountRequest(
             path=path,
@@ -113,10 +115,8 @@ class ChunkedBacking:
     def attach_version(self, directory: Path, record: VolumeRecord, locator: str, version: str) -> Path:
         """Mounts a version of the volume for reading, unless it is mounted, and returns where."""
         path = snapshot_directory(directory, version)
-        found = table.find(path)
-        if found is not None and found.is_alive and device.find_mount(path) is not None:
+        if _is_served(path):
             return path
-        clear_dead(path)
         volume = volume_of(directory, record) | {"index": locator, "access": "ro"}
         request = MountRequest(
             path=path,
@@ -263,7 +263,7 @@ def _snapshots(directory: Path) -> list[Path]:
 def _detach(path: Path, name: str) -> None:
     """Unmounts, and returns when the daemon has ended: what it had is in the journal then."""
     record = table.find(path)
-    end = time.monotonic() + _UNMOUNT_PATIENCE
+    end = time.monotonic() + _BUSY_PATIENCE
     while not device.unmount_if_unused(path):
         if time.monotonic() >= end:
             raise VolumeInUse(
@@ -271,14 +271,35 @@ def _detach(path: Path, name: str) -> None:
                 hint="`fuser -m` says who; or use --force",
             )
         time.sleep(0.02)
-    while record is not None and record.is_alive:
-        if time.monotonic() >= end:
-            # The mount is held by another namespace, or the daemon hangs: ended from here.
-            with contextlib.suppress(control.NotServed, MountFailed):
-                unmount(path, timeout=1.0, force=True)
-            break
-        time.sleep(0.005)
+    if record is not None and not _has_ended(record):
+        # The mount is held by another namespace, or the daemon hangs: ended from here.
+        with contextlib.suppress(control.NotServed, MountFailed):
+            unmount(path, timeout=1.0, force=True)
     clear_dead(path)
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a daemon answers at a path; one that was just killed is waited for, and cleaned up after."""
+    record = table.find(path)
+    if record is not None and record.is_alive and device.find_mount(path) is not None:
+        try:
+            with deadline(_PATIENCE):
+                control.ask(path, "ping")
+            return True
+        except (control.NotServed, ConnectionError):
+            _has_ended(record)
+    clear_dead(path)
+    return False
+
+
+def _has_ended(record: table.MountRecord) -> bool:
+    """Waits for the end of a daemon; whether it came."""
+    end = time.monotonic() + _END_PATIENCE
+    while record.is_alive:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _detach_lazily(path: Path) -> None:
