@@ -63,7 +63,7 @@ class Sandbox(Protocol):
 
     The process that is started has one child, the first process of the job's own process namespace, which keeps the
     descriptor `gate.LEASH_OF_FIRST` and whose end is the end of every other.  The command is the first child of that
-    one.  The process that was started ends with the command's status, or 128 and the number of the signal that ended it.
+    one.  The process that was started ends with the command's status, or 128 and the number of the signal.
     """
 
     @property

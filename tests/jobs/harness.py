@@ -19,9 +19,12 @@ from stowstore.fuse import device
 from stowstore.jobs import Job, JobResult, Settings, parse_volume, run_job
 from stowstore.named import NamedVolumes
 
-__all__ = ["REPOSITORY", "Jobs", "eventually", "job_processes", "processes_with"]
+__all__ = ["IN_BOTH", "REPOSITORY", "Jobs", "eventually", "processes_of", "processes_with", "session_of"]
 
 REPOSITORY = Path(__file__).parents[2]
+
+#: Runs a test in each of the sandboxes.
+IN_BOTH = pytest.mark.parametrize("jobs", ["bubblewrap", "namespaces"], indirect=True)
 
 #: How long anything may take that happens by itself, seconds, however busy the machine is.
 _PATIENCE = 60.0
@@ -48,8 +51,9 @@ class Jobs:
 
     def run(self, *command: str, volumes: tuple[str, ...] = (), **more: Any) -> JobResult:
         """Runs a job in this process; what it prints is in `output` afterwards."""
+        notice = more.pop("notice", lambda text: None)
         job = Job(command=command, volumes=tuple(map(parse_volume, volumes)), **more)
-        return run_job(job, self.volumes, settings=Settings(sandbox=self.sandbox))
+        return run_job(job, self.volumes, settings=Settings(sandbox=self.sandbox), notice=notice)
 
     def says(self, script: str, *, volumes: tuple[str, ...] = (), expected: int = 0, **more: Any) -> str:
         """Runs a shell script as a job and returns what it prints, errors included; it ends with a status."""
@@ -145,14 +149,25 @@ def processes_with(mark: str) -> list[int]:
     return found
 
 
-def job_processes(session: int) -> list[int]:
-    """The processes of a session."""
-    found = []
+def session_of(supervisor: int) -> int:
+    """The session of the job that a `stowstore run` has started; its mounts' daemons have sessions of their own."""
+    (found,) = (
+        pid
+        for pid, fields in _stats()
+        if int(fields[1]) == supervisor and b"stowstore.daemon" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    return found
+
+
+def processes_of(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    return [pid for pid, fields in _stats() if int(fields[3]) == session and fields[0] != b"Z"]
+
+
+def _stats() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process, and what proc(5) says of it from its state on."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_bytes().rpartition(b")")[2].split()
+            yield int(path.parent.name), path.read_bytes().rpartition(b")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session:
-            found.append(int(path.parent.name))
-    return found

@@ -14,11 +14,12 @@ from stowstore.jobs import InvalidJob, Job, JobNotStarted, NoSandbox, Settings, 
 from stowstore.jobs.sandbox import choose
 from stowstore.named import NamedVolumes
 from tests import servers
-from tests.jobs.harness import REPOSITORY, Jobs
+from tests.jobs.harness import IN_BOTH, REPOSITORY, Jobs
 
 MIB = 1 << 20
 
 
+@IN_BOTH
 def test_a_job_sees_the_system_and_nothing_else_of_the_host(jobs: Jobs) -> None:
     """Its root has the system's programs and places of its own; no home, no /root, no data of the host."""
     expected = {"bin", "dev", "etc", "lib", "proc", "sbin", "tmp", "usr", "var", "volumes", "work"}
@@ -26,6 +27,7 @@ def test_a_job_sees_the_system_and_nothing_else_of_the_host(jobs: Jobs) -> None:
     assert expected == found
 
 
+@IN_BOTH
 @pytest.mark.parametrize(
     "path", [REPOSITORY, Path("/root"), Path("/home"), Path("/etc/shadow"), Path("/sys"), Path("/run")]
 )
@@ -34,6 +36,7 @@ def test_what_is_not_the_jobs_is_not_there(jobs: Jobs, path: Path) -> None:
     assert "gone" in jobs.says(f"test -e {path} || echo gone")
 
 
+@IN_BOTH
 def test_the_hosts_temporary_files_are_not_there(jobs: Jobs, tmp_path: Path) -> None:
     """/tmp, /var/tmp and /dev/shm are the job's own, empty and open to every user of it."""
     (tmp_path / "host").write_text("secret")
@@ -41,12 +44,14 @@ def test_the_hosts_temporary_files_are_not_there(jobs: Jobs, tmp_path: Path) -> 
     assert ["/dev/shm:", "", "/tmp:", "", "/var/tmp/:", "gone", "1777", "1777"] == said.splitlines()
 
 
+@IN_BOTH
 @pytest.mark.parametrize("path", ["/", "/usr", "/etc", "/dev", "/volumes", "/proc/sys/vm", "/var"])
 def test_the_system_is_read_only(jobs: Jobs, path: str) -> None:
     """Not even the root of a job writes where it shall not."""
     assert "no" in jobs.says(f"echo x 2>&1 > {path}/stowstore-test || echo no")
 
 
+@IN_BOTH
 def test_the_kernels_settings_are_read_only(jobs: Jobs) -> None:
     """What root could change for the whole machine through /proc, a job cannot."""
     said = jobs.says("v=$(cat /proc/sys/vm/swappiness) && { echo $v > /proc/sys/vm/swappiness; } 2>&1 || echo no")
@@ -54,6 +59,7 @@ def test_the_kernels_settings_are_read_only(jobs: Jobs) -> None:
     assert "no" in said
 
 
+@IN_BOTH
 @pytest.mark.parametrize(
     "doing",
     [
@@ -70,6 +76,7 @@ def test_the_root_of_a_job_is_not_that_of_the_machine(jobs: Jobs, doing: str) ->
     assert "refused" in jobs.says(f"{doing} 2>&1 || echo refused")
 
 
+@IN_BOTH
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 def test_the_root_of_a_job_may_become_somebody_else(jobs: Jobs) -> None:
     """A database that refuses to run as root can be run as somebody else, on files that were given to them."""
@@ -80,11 +87,13 @@ def test_the_root_of_a_job_may_become_somebody_else(jobs: Jobs) -> None:
     assert "65534" == said.strip()
 
 
+@IN_BOTH
 def test_a_job_sees_its_own_processes_only(jobs: Jobs) -> None:
     """It has a process namespace of its own, in which its command is the second process."""
     assert ["2", "1 2"] == jobs.says("echo $$; cd /proc; echo [0-9]*").splitlines()
 
 
+@IN_BOTH
 def test_devices_are_the_harmless_ones(jobs: Jobs) -> None:
     """Null, zero, full, random, a terminal, and the standard streams."""
     wanted = "null zero full random urandom tty stdin stdout stderr fd pts ptmx shm"
@@ -92,6 +101,7 @@ def test_devices_are_the_harmless_ones(jobs: Jobs) -> None:
     assert {*wanted.split(), "4"} == found - {"console", "core"}
 
 
+@IN_BOTH
 def test_a_job_gets_no_descriptor_that_happens_to_be_open(jobs: Jobs) -> None:
     """A directory of the host that somebody has left open would be a way out."""
     stray = os.open("/", os.O_RDONLY)
@@ -105,6 +115,7 @@ def test_a_job_gets_no_descriptor_that_happens_to_be_open(jobs: Jobs) -> None:
     assert len([target for target in opened if target.startswith("socket:")]) <= 1
 
 
+@IN_BOTH
 def test_the_environment_is_the_jobs_own(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has what was asked for, a few usual variables, and the host's language and time zone."""
     monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
@@ -115,12 +126,14 @@ def test_the_environment_is_the_jobs_own(jobs: Jobs, monkeypatch: pytest.MonkeyP
     assert {"TZ=Asia/Tokyo", "TMPDIR=/tmp", "HOME=/volumes"} <= set(said.splitlines())
 
 
+@IN_BOTH
 def test_values_of_variables_are_in_no_processs_arguments(jobs: Jobs) -> None:
     """Anybody on the host may read arguments; a password must not be among them."""
     said = jobs.says("cat /proc/1/cmdline /proc/self/cmdline | tr '\\0' ' '", environment={"PASSWORD": "hunter2"})
     assert "hunter2" not in said
 
 
+@IN_BOTH
 def test_an_unset_limit_gives_jobs_without_volumes_one_mebibyte(jobs: Jobs) -> None:
     """Scratch space is a memory file system of exactly that size."""
     said = jobs.says(
@@ -130,18 +143,21 @@ def test_an_unset_limit_gives_jobs_without_volumes_one_mebibyte(jobs: Jobs) -> N
     assert [str(MIB), str(MIB)] == said.split()[-2:]
 
 
+@IN_BOTH
 def test_the_limit_of_scratch_space_can_be_set(jobs: Jobs) -> None:
     """The same limit holds for /work, /tmp and /dev/shm."""
     said = jobs.says("df -B1 --output=size /work /tmp /dev/shm | tail -3", scratch=5 * MIB)
     assert [str(5 * MIB)] * 3 == said.split()
 
 
+@IN_BOTH
 def test_nothing_stays_from_one_job_to_the_next(jobs: Jobs) -> None:
     """Without volumes a job leaves nothing behind."""
     jobs.says("echo x > /work/x; echo x > /tmp/x; echo x > /dev/shm/x")
     assert "" == jobs.says("ls /work /tmp /dev/shm | grep x || true")
 
 
+@IN_BOTH
 @pytest.mark.parametrize(
     ("script", "status"),
     [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],
@@ -151,12 +167,14 @@ def test_the_exit_status_passes_through(jobs: Jobs, script: str, status: int) ->
     assert status == jobs.run("sh", "-c", script).exit_code
 
 
+@IN_BOTH
 def test_a_command_that_is_not_there_is_127_and_one_that_cannot_be_run_126(jobs: Jobs) -> None:
     """As shells have it."""
     assert 127 == jobs.run("no-such-program").exit_code
     assert 126 == jobs.run("/etc/passwd").exit_code
 
 
+@IN_BOTH
 def test_arguments_arrive_as_they_are(jobs: Jobs) -> None:
     """Nothing is split, expanded or taken for an option."""
     words = ["a b", "$HOME", "*", "", "--", "-x", "ünïcode", "new\nline", "'\"\\"]
@@ -165,6 +183,7 @@ def test_arguments_arrive_as_they_are(jobs: Jobs) -> None:
     assert "|".join(words) + "|" == jobs.capture.readouterr().out
 
 
+@IN_BOTH
 def test_a_job_starts_where_it_is_told(jobs: Jobs) -> None:
     """/work unless another directory is named; one that is not there keeps the command from starting."""
     assert "/work\n" == jobs.says("pwd")
@@ -173,6 +192,7 @@ def test_a_job_starts_where_it_is_told(jobs: Jobs) -> None:
         jobs.run("true", workdir="/nowhere")
 
 
+@IN_BOTH
 def test_what_a_command_leaves_running_ends_with_it(jobs: Jobs) -> None:
     """The job ends with its command, whatever else runs in it, in whatever session."""
     result = jobs.run("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 3")
@@ -180,6 +200,7 @@ def test_what_a_command_leaves_running_ends_with_it(jobs: Jobs) -> None:
     assert result.seconds < 500
 
 
+@IN_BOTH
 def test_signals_are_neither_blocked_nor_ignored_in_a_job(jobs: Jobs) -> None:
     """A command begins with the dispositions every program expects, SIGPIPE included, which Python ignores."""
     said = dict(line.split() for line in jobs.says("grep -E '^Sig(Blk|Ign)' /proc/self/status").splitlines())
@@ -188,6 +209,7 @@ def test_signals_are_neither_blocked_nor_ignored_in_a_job(jobs: Jobs) -> None:
     assert {"SigBlk:": 0, "SigIgn:": 0} == {name: int(mask, 16) & ordinary for name, mask in said.items()}
 
 
+@IN_BOTH
 def test_uploads_are_in_the_working_directory(jobs: Jobs, tmp_path: Path) -> None:
     """A file by its name, of a directory the content with modes and links, all of them the job's own to change."""
     (tmp_path / "tree" / "deep").mkdir(parents=True)
@@ -204,12 +226,14 @@ def test_uploads_are_in_the_working_directory(jobs: Jobs, tmp_path: Path) -> Non
     assert "from the tree\n" == (tmp_path / "tree" / "deep" / "file").read_text()
 
 
+@IN_BOTH
 def test_a_job_may_start_in_an_uploaded_directory(jobs: Jobs, tmp_path: Path) -> None:
     """The working directory is looked for after the uploads have come."""
     (tmp_path / "tree" / "src").mkdir(parents=True)
     assert "/work/src\n" == jobs.says("pwd", directories=(tmp_path / "tree",), workdir="/work/src")
 
 
+@IN_BOTH
 def test_uploads_that_cannot_be_are_refused(jobs: Jobs, tmp_path: Path) -> None:
     """What is not there, is of the wrong kind, has another's name, or does not fit; nothing is started."""
     (tmp_path / "a").mkdir()
@@ -234,6 +258,7 @@ def test_uploads_that_cannot_be_are_refused(jobs: Jobs, tmp_path: Path) -> None:
                 jobs.run("true", **given)
 
 
+@IN_BOTH
 def test_the_operator_may_show_more_of_the_host(jobs: Jobs, tmp_path: Path) -> None:
     """Programs that are installed elsewhere are there for reading when the operator says so."""
     (tmp_path / "opt").mkdir()
@@ -248,6 +273,7 @@ def test_the_operator_may_show_more_of_the_host(jobs: Jobs, tmp_path: Path) -> N
     assert 0 != result.exit_code
 
 
+@IN_BOTH
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root tries it as somebody else")
 def test_anybody_may_run_jobs(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without privileges the sandboxes use a user namespace, and the job is run by the user who asked for it."""
