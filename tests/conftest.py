@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from tests import servers
+from tests.servers.programs import PostgreSQL
 from tests.servers.prometheus_server import Promtool
 from tests.servers.requiring import are_required
 from tests.servers.sharing import Run
@@ -33,6 +34,8 @@ _KINDS: Mapping[str, servers.Provided | Promtool] = {
     "gcs_emulator": servers.gcs,
     "prometheus_server": servers.prometheus,
     "promtool": servers.promtool,
+    "bubblewrap": servers.bubblewrap,
+    "postgresql": servers.postgresql,
     "tools": servers.tools,
 }
 _RUN = pytest.StashKey[Run]()
@@ -92,6 +95,25 @@ def tools() -> servers.Tools:
     except servers.ServerUnavailable as error:
         _missing(error)
     return servers.tools
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> None:
+    """`bwrap` on the PATH."""
+    try:
+        servers.bubblewrap.put_on_path()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> PostgreSQL:
+    """PostgreSQL's programs, for jobs to run."""
+    try:
+        servers.postgresql.install()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+    return servers.postgresql
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "rb": "stowstore.cli.browse:rb",
         "sign": "stowstore.cli.browse:sign",
         "volume": "stowstore.cli.volume:volume",
+        "run": "stowstore.cli.run:run",
         "mount": "stowstore.cli.mounting:mount",
         "umount": "stowstore.cli.mounting:umount",
         "mounts": "stowstore.cli.mounting:mounts",
@@ -193,6 +194,8 @@ def _status(error: StoreError) -> int:
 def _show(error: StoreError) -> None:
     if "--json" in sys.argv:
         shown = {"error": error.message, "code": error.code.value, "hint": error.hint, "reference": error.reference}
+        if reason := getattr(error, "reason", None):
+            shown["reason"] = reason
         click.echo(json.dumps(shown), err=True)
     else:
         click.echo(f"stowstore: {error}", err=True)

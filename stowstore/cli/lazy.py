@@ -23,8 +23,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         target = self.targets.get(cmd_name)
-        if target is None:
-            return None
+        return None if target is None else self.load(ctx, target)
+
+    def load(self, ctx: click.Context, target: str) -> click.Command:
+        """Imports the command a target, ``module:name``, names."""
         module, _, name = target.partition(":")
         try:
             command = getattr(importlib.import_module(module), name)

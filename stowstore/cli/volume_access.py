@@ -212,8 +212,19 @@ def _ended_in_order() -> Iterator[None]:
 
 def _address(text: str) -> VolumeAddress:
     if "#" not in text and "://" not in text:
-        raise ConfigError(
-            f"{text!r} names no volume: its root is missing",
-            hint=f"write ROOT#NAME, for instance file:///data/root#{text or 'training'}",
-        )
+        return _registered(text)
     return VolumeAddress.parse(text)
+
+
+def _registered(text: str) -> VolumeAddress:
+    """The address of a volume of this host, ``NAME`` or ``NAME@VERSION``."""
+    from stowstore.named import NamedVolumes
+    from stowstore.named.names import is_name
+
+    name, at, version = text.partition("@")
+    if not is_name(name):
+        raise ConfigError(
+            f"{text!r} names no volume",
+            hint="write ROOT#NAME, for instance file:///data/root#training, or the name of a volume of this host",
+        )
+    return VolumeAddress.parse(NamedVolumes().address(name) + at + version)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import stat
 import time
-from collections import Counter
 from typing import Any
 
 import click
-from attrs import define
 
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.store import ChunkStore
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
 from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, VolumePath, printable, volume_command
-from stowstore.index.keys import ENTRY, INODE, ROOT_INODE, after_prefix, inode_of, name_of
-from stowstore.index.records import EntryRecord, InodeRecord
-from stowstore.index.snapshot import Snapshot
+from stowstore.namespace.largest import largest_directories
 from stowstore.transfer.paths import find
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.marking import Marker, Marks, survey
@@ -43,7 +38,10 @@ def usage(access: Access, volume: str, largest: int, as_json: bool) -> None:
     place = VolumePath.parse(volume)
     with access.reading(place.address) as session, status_line("adding up") as say:
         top = find(session.files, place.path).ino
-        directories = _directories(session.files.snapshot, top, largest)
+        directories: list[dict[str, Any]] = [
+            {"path": printable(found.path), "bytes": found.size, "files": found.files}
+            for found in largest_directories(session.files, largest, top)
+        ]
         say("reading the index of every version")
         root = session.root
         manifests = _versions(root, place.address.volume)
@@ -84,81 +82,6 @@ def usage(access: Access, volume: str, largest: int, as_json: bool) -> None:
         f"the root holds {stored['packs']} packs, {size_text(stored['pack_bytes'])}, "
         f"of which {size_text(stored['needed_bytes'])} are needed"
     )
-
-
-@define
-class _Sum:
-    """What lies in a directory: right in it, and then below it too."""
-
-    size: int = 0
-    files: int = 0
-    parent: int = 0
-    name: bytes = b""
-    #: How deep it lies, -1 until it is known.
-    depth: int = -1
-
-
-def _directories(snapshot: Snapshot, top: int, largest: int) -> list[dict[str, Any]]:
-    """The directories below one that hold most; two passes over the index, memory for the directories only."""
-    sums: dict[int, _Sum] = {ROOT_INODE: _Sum()}
-    names: Counter[int] = Counter()
-    for key, value in snapshot.scan(ENTRY, after_prefix(ENTRY)):
-        entry = EntryRecord.decode(value)
-        if stat.S_ISDIR(entry.kind):
-            sums[entry.ino] = _Sum(parent=inode_of(key), name=name_of(key))
-        else:
-            names[inode_of(key)] += 1
-    for _, value in snapshot.scan(INODE, after_prefix(INODE)):
-        record = InodeRecord.decode(value)
-        holder = None if stat.S_ISDIR(record.mode) else sums.get(record.parent)
-        if holder is not None:
-            holder.size += record.allocated
-    for ino, count in names.items():
-        if ino in sums:
-            sums[ino].files += count
-    for ino in sorted(sums, key=lambda found: _depth(sums, found), reverse=True):
-        found = sums[ino]
-        if ino != ROOT_INODE and found.parent in sums:
-            sums[found.parent].size += found.size
-            sums[found.parent].files += found.files
-    inside = [ino for ino in sums if _is_below(sums, ino, top)]
-    inside.sort(key=lambda ino: (-sums[ino].size, -sums[ino].files, ino))
-    return [
-        {"path": "/" + printable(_path(sums, ino)), "bytes": sums[ino].size, "files": sums[ino].files}
-        for ino in inside[:largest]
-    ]
-
-
-def _depth(sums: dict[int, _Sum], ino: int) -> int:
-    chain = []
-    while ino in sums and sums[ino].depth < 0 and ino != ROOT_INODE:
-        # A circle, which a damaged index may have, ends here too.
-        sums[ino].depth = 0
-        chain.append(ino)
-        ino = sums[ino].parent
-    depth = sums[ino].depth if ino in sums and ino != ROOT_INODE else 0
-    for found in reversed(chain):
-        depth += 1
-        sums[found].depth = depth
-    return depth
-
-
-def _is_below(sums: dict[int, _Sum], ino: int, top: int) -> bool:
-    for _ in range(_depth(sums, ino)):
-        if ino == top:
-            return True
-        ino = sums[ino].parent
-        if ino not in sums:
-            return False
-    return ino == top
-
-
-def _path(sums: dict[int, _Sum], ino: int) -> bytes:
-    names: list[bytes] = []
-    for _ in range(_depth(sums, ino)):
-        names.append(sums[ino].name)
-        ino = sums[ino].parent
-    return b"/".join(reversed(names))
 
 
 def _versions(root: Root, volume: str) -> list[Manifest]:

@@ -12,9 +12,11 @@ from typing import Any, Final
 from attrs import asdict
 
 from datastore.errors import ConfigError
+from stowstore.daemon.hosting import Hosted
 from stowstore.daemon.mounted import Mounted
 from stowstore.index.diff import diff_snapshots
 from stowstore.index.keys import ENTRY, INODE, inode_of, name_of
+from stowstore.namespace.largest import largest_directories
 from stowstore.namespace.permissions import ROOT
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import VolumeError
@@ -32,8 +34,9 @@ _WARM_BYTES: Final = 8 << 20
 class Commands:
     """Called with the name of a command and its arguments; thread-safe."""
 
-    def __init__(self, mounted: Mounted) -> None:
+    def __init__(self, mounted: Mounted, hosted: Hosted | None = None) -> None:
         self._mounted = mounted
+        self._hosted = hosted
         self._publishing = threading.Lock()
 
     def wait(self) -> None:
@@ -84,6 +87,24 @@ class Commands:
             version = self._mounted.session.branch(name, options)
         return {"locator": self._locator(version)}
 
+    def _do_resize(self, limit_bytes: int, limit_inodes: int = 0) -> dict[str, Any]:
+        """Sets what a volume with limits may hold, at once; refuses less than it holds."""
+        if self._hosted is None:
+            raise VolumeError("the limits of this mount are not kept by its daemon", hint="resize the named volume")
+        return self._hosted.resize(limit_bytes, limit_inodes)
+
+    def _do_usage(self) -> dict[str, Any]:
+        """What the volume holds, exactly and at once."""
+        used, inodes = self._mounted.session.files.usage()
+        return {"used_bytes": used, "inodes": inodes, "changed_inodes": self._changed()}
+
+    def _do_largest(self, count: int = 10) -> dict[str, Any]:
+        """The directories that hold most, from the index."""
+        found = largest_directories(self._mounted.session.files, count)
+        return {
+            "directories": [{"path": os.fsdecode(one.path), "bytes": one.size, "files": one.files} for one in found]
+        }
+
     def _do_unmount(self) -> dict[str, Any]:
         threading.Thread(target=self._mounted.unmount, daemon=True).start()
         return {}
@@ -104,7 +125,7 @@ class Commands:
             "up_seconds": round(time.time() - self._mounted.since, 3),
             "used_bytes": used,
             "inodes": inodes,
-            "changed_inodes": 0 if session.read_only else files.changed_inodes,
+            "changed_inodes": self._changed(),
             "open_handles": files.open_handles,
             "staged_bytes": files.content.staged_bytes,
             "requests": served.requests,
@@ -148,6 +169,10 @@ class Commands:
                 elif key[:1] == INODE:
                     notify.inode_changed(inode_of(key))
         return {"locator": self._locator(head), "changed": len(changed)}
+
+    def _changed(self) -> int:
+        session = self._mounted.session
+        return 0 if session.read_only else session.files.changed_inodes
 
     def _require_writable(self) -> None:
         if self._mounted.session.read_only:

@@ -35,6 +35,7 @@ class ControlServer:
         self._commands = commands
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._answering: set[threading.Thread] = set()
+        self._inode = -1
 
     def __enter__(self) -> Self:
         self._path.unlink(missing_ok=True)
@@ -44,6 +45,7 @@ class ControlServer:
         finally:
             os.umask(before)
         self._socket.listen(64)
+        self._inode = self._path.stat().st_ino
         threading.Thread(target=self._accept, name="control", daemon=True).start()
         return self
 
@@ -55,7 +57,10 @@ class ControlServer:
     def close(self) -> None:
         """Takes no more requests, and returns when those that came have been answered."""
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            # Where the path was mounted anew before this daemon ended, the socket is the next one's.
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
         # What was done is also told, before the process ends.
         for thread in list(self._answering):
             thread.join(_PATIENCE)

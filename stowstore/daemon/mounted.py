@@ -126,12 +126,29 @@ class Mounted:
             if self._gone.is_set():
                 return
             try:
-                device.unmount(self.path, patience=patience)
+                if self._is_here():
+                    device.unmount(self.path, patience=patience)
             except (OSError, StoreError) as error:
                 _log.warning("mount.not_unmounted", path=str(self.path), error=str(error))
             if not self._gone.wait(5.0):
                 # Detached, and somebody still works in it: they get an error instead of what they asked for.
                 self.cut_off()
+
+    def unmount_if_unused(self) -> bool:
+        """Takes the mount away unless somebody works in it; whether it has."""
+        with self._unmounting:
+            if self._gone.is_set():
+                return True
+            if self._is_here():
+                return device.unmount_if_unused(self.path)
+            # Detached by somebody, and what still has it open does not count as use.
+            self.cut_off()
+            return True
+
+    def _is_here(self) -> bool:
+        """Whether it is this mount that its path leads to: it may have been detached, and another one be there."""
+        found = device.find_mount(self.path)
+        return found is not None and found.connection == self.connection
 
     def cut_off(self) -> None:
         """Ends the connection whatever is open in it; with the process, where the kernel gives no other way."""

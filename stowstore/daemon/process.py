@@ -20,6 +20,7 @@ from datastore.events import get_logger
 from metrics import MetricsServer
 from stowstore.chunks.encryption import KeySource, Passphrase
 from stowstore.daemon.commands import Commands
+from stowstore.daemon.hosting import Hosted, open_session
 from stowstore.daemon.listening import ControlServer
 from stowstore.daemon.metrics import serve_metrics
 from stowstore.daemon.mounted import Mounted
@@ -51,15 +52,20 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
         registry.close_all()
         return 1
     record, socket = table.names_of(request.path)
-    commands = Commands(mounted)
+    hosted = None if request.hosting is None else Hosted(mounted, request.hosting, request.options.lifetime)
+    commands = Commands(mounted, hosted)
     metrics: MetricsServer | None = None
     ending = threading.Lock()
 
     def end() -> None:
         # The metrics end with the process: their server takes half a second to be closed.
+        if hosted is not None:
+            hosted.close()
         mounted.close()
         registry.close_all()
-        record.unlink(missing_ok=True)
+        # A daemon that outlived its path leaves alone what another one has put there since.
+        if (listed := table.find(request.path)) is None or listed.pid == os.getpid():
+            record.unlink(missing_ok=True)
 
     try:
         if request.options.metrics_port is not None:
@@ -82,6 +88,8 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
             ).start()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, _unmounts(mounted))
+            if hosted is not None:
+                hosted.start()
             if lifeline is not None:
                 threading.Thread(target=_watch, args=(mounted, lifeline), daemon=True).start()
             mounted.server.run()
@@ -100,9 +108,11 @@ def _begin(request: MountRequest) -> Mounted:
     Volume.configure(volume.bucket, options=request.access or None, key=_key(request))
     if request.seen:
         registry.remove(volume._key(), "is not open yet", None)
-    volume.blocking.open(**request.opening)
-    opened = registry.require(volume._key())
-    session = opened.session
+    if request.hosting is not None:
+        session = open_session(volume, request.opening, request.hosting)
+    else:
+        volume.blocking.open(**request.opening)
+        session = registry.require(volume._key()).session
     options = request.options
     # Where no file of a version can have attributes, the kernel need not ask: `ls -l` does so for every one.
     xattrs = options.xattrs and not (isinstance(volume, ROVolume) and not session.files.has_stored_xattrs)

@@ -37,6 +37,7 @@ __all__ = [
     "mounts",
     "read_ahead",
     "unmount",
+    "unmount_if_unused",
 ]
 
 FUSE_DEVICE: Final = "/dev/fuse"
@@ -117,6 +118,12 @@ def unmount(path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
     number = _try_unmount(where, _UnmountFlags.DETACH)
     if number:
         raise MountFailed(f"{where} cannot be unmounted: {os.strerror(number)}")
+
+
+def unmount_if_unused(path: str | os.PathLike[str]) -> bool:
+    """Unmounts if nobody has anything open there, and never lazily; whether nothing is mounted there afterwards."""
+    found = find_mount(path)
+    return found is None or _try_unmount(found.path, _UnmountFlags(0)) == 0
 
 
 def cut_off(path: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ from attrs import asdict, field, frozen
 
 from datastore.errors import ConfigError
 
-__all__ = ["Lifetime", "MountOptions", "MountRequest"]
+__all__ = ["Hosting", "Lifetime", "MountOptions", "MountRequest"]
 
 
 class Lifetime(StrEnum):
@@ -21,6 +21,8 @@ class Lifetime(StrEnum):
     PARENT = "parent"
     #: It serves until somebody unmounts it.
     OWN = "own"
+    #: It serves while somebody has a lease on the file that `Hosting` names, and a little longer.
+    LEASED = "leased"
 
 
 def _seconds(_: object, attribute: Any, value: object) -> None:
@@ -57,6 +59,23 @@ class MountOptions:
 
 
 @frozen(kw_only=True)
+class Hosting:
+    """What the daemon of a volume with limits keeps to, see `stowstore.named`.
+
+    ``limit_bytes`` and ``limit_inodes`` are what the volume may hold, 0 for no limit.  ``lease_file`` is locked by
+    whoever needs the mount: with `Lifetime.LEASED` it ends when nobody has for ``idle_seconds``.  ``counters_file`` is
+    where it writes what the volume holds.  ``in_memory`` keeps everything that is not committed in RAM.
+    """
+
+    limit_bytes: int = 0
+    limit_inodes: int = 0
+    lease_file: str | None = None
+    idle_seconds: float = 5.0
+    counters_file: str | None = None
+    in_memory: bool = False
+
+
+@frozen(kw_only=True)
 class MountRequest:
     """Everything a daemon needs, as plain data that goes through a pipe: credentials and keys are among it.
 
@@ -71,6 +90,7 @@ class MountRequest:
     access: Mapping[str, str] = field(factory=dict, repr=False)
     key: tuple[str, str] | None = field(default=None, repr=False)
     options: MountOptions = field(factory=MountOptions)
+    hosting: Hosting | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -80,4 +100,12 @@ class MountRequest:
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Reads `to_data`."""
         key = data.get("key")
-        return cls(**{**data, "key": tuple(key) if key else None, "options": MountOptions(**data["options"])})
+        hosting = data.get("hosting")
+        return cls(
+            **{
+                **data,
+                "key": tuple(key) if key else None,
+                "options": MountOptions(**data["options"]),
+                "hosting": Hosting(**hosting) if hosting else None,
+            }
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from stowstore.index.keys import (
     xattr_key,
     xattr_prefix,
 )
-from stowstore.index.records import InodeRecord, Superblock
+from stowstore.index.records import EntryRecord, InodeRecord, Superblock
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.interfaces import Extents
@@ -25,10 +25,21 @@ from stowstore.namespace.journal import Journal
 from stowstore.namespace.kernel import KernelOperations
 from stowstore.namespace.overlay import Frozen
 
-__all__ = ["CommitOperations", "FrozenChanges"]
+__all__ = ["Changes", "CommitOperations", "FrozenChanges"]
 
 #: Inodes looked at before the lock is given to others.
 _BATCH: Final = 256
+
+
+class Changes(NamedTuple):
+    """What differs from a snapshot: entries by directory and name, and of files their directory and size in bytes.
+
+    None stands for what is gone, and for directories, which have no size.
+    """
+
+    snapshot: Snapshot
+    entries: dict[int, dict[bytes, EntryRecord | None]]
+    sizes: dict[int, tuple[int, int] | None]
 
 
 class CommitOperations(KernelOperations):
@@ -44,6 +55,22 @@ class CommitOperations(KernelOperations):
         with self._lock:
             self._require_writable()
             return FrozenChanges(self, self._overlay.freeze(), self._usage.record())
+
+    def changes(self) -> Changes:
+        """What differs now from the version below, as far as names and sizes go; copied, in time with what changed."""
+        with self._lock:
+            overlay = self._overlay
+            entries: dict[int, dict[bytes, EntryRecord | None]] = {}
+            sizes: dict[int, tuple[int, int] | None] = {}
+            for layer in (overlay.frozen, overlay.live):
+                if layer is None:
+                    continue
+                for parent, named in layer.entries.items():
+                    entries.setdefault(parent, {}).update(named)
+                for ino, node in layer.inodes.items():
+                    is_file = node is not None and not node.is_directory
+                    sizes[ino] = (node.parent, node.allocated) if node is not None and is_file else None
+            return Changes(overlay.snapshot, entries, sizes)
 
     def commit_done(self, snapshot: Snapshot, meta: Mapping[str, bytes] | None = None) -> None:
         """Goes on over the snapshot that the frozen changes have become.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from enum import IntFlag
 from typing import Any, Final
 
+from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.namespace.attributes import MAX_SIZE
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.handles import OpenFile
@@ -16,6 +18,9 @@ from stowstore.namespace.permissions import READ, WRITE, Caller
 from stowstore.namespace.renames import RenameOperations
 
 __all__ = ["AllocateFlags", "FileOperations"]
+
+#: How long a write waits for a kernel to forget removed files that are all that is in its way, seconds.
+_FORGETTING: Final = 0.5
 
 _ACCESS: Final = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE, 3: READ | WRITE}
 
@@ -107,6 +112,7 @@ class FileOperations(RenameOperations):
             return 0
         node = opened.node
         if not self._usage.has_room_for(length):
+            self._await_forgotten(length)
             with self._lock:
                 self._require_room(node, node.size if opened.append else offset, length)
         staged = self.content.stage(data)
@@ -253,6 +259,20 @@ class FileOperations(RenameOperations):
             added = length - self._extents(node).covered(offset, length)
             if not usage.has_room_for(added):
                 raise usage.full()
+
+    def _await_forgotten(self, length: int) -> None:
+        """Gives a kernel time to let go of files that were removed a moment ago, where they are what is in the way.
+
+        It tells that it has closed and forgotten them after unlink(2) has returned, and until then they count.
+        """
+        usage = self._usage
+        if not usage.orphan_bytes or usage.used_bytes + length > usage.limit_bytes:
+            return
+        if must_not_wait():
+            raise WouldWait
+        end = time.monotonic() + _FORGETTING
+        while not usage.has_room_for(length) and time.monotonic() < end:
+            time.sleep(0.002)
 
     def _written(self, node: Inode, size: int, caller: Caller) -> None:
         """What every change of content leaves on the inode."""

@@ -297,7 +297,9 @@ def _host() -> str:
 def _process_of(pid: int) -> str:
     """When a process began, in the kernel's ticks, as numbers of processes are used again; "" when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        # One that has died and was not waited for writes no more.
+        return "" if fields[0] in ("Z", "X") else fields[19]
     except (OSError, IndexError):
         return ""
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from stowstore.volumes.rw import RWVolume
     from stowstore.volumes.volume import Volume
 
-__all__ = ["BlockingRWVolume"]
+__all__ = ["BlockingRWVolume", "hand_over"]
 
 
 class BlockingRWVolume(BlockingVolume["RWVolume"]):
@@ -341,7 +341,7 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             )
         opened = self._open_session(options, lambda how: Session.write(root, volume.name, how))
         if head is None and opened.session.base is None:
-            _hand_over(opened.session.files)
+            hand_over(opened.session.files)
         return opened
 
     @contextmanager
@@ -396,7 +396,7 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                     registry.remove(self._key, "was closed", None)
 
 
-def _hand_over(files: FileSystem) -> None:
+def hand_over(files: FileSystem) -> None:
     """Gives the root directory of a new volume to the user who makes it."""
     uid, gid = os.geteuid(), os.getegid()
     found = files.getattr(ROOT_INODE)

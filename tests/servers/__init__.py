@@ -16,7 +16,7 @@ from tests.servers.google import StorageEmulator
 from tests.servers.kind import Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
 from tests.servers.openstack import Swift
-from tests.servers.programs import Tools
+from tests.servers.programs import Bubblewrap, PostgreSQL, Tools
 from tests.servers.prometheus_server import Prometheus, Promtool
 from tests.servers.provided import Provided
 from tests.servers.redis_server import RedisServer
@@ -35,7 +35,9 @@ __all__ = [
     "ServerUnavailable",
     "Tools",
     "azurite",
+    "bubblewrap",
     "gcs",
+    "postgresql",
     "prometheus",
     "promtool",
     "quiet",
@@ -52,10 +54,12 @@ redis = RedisServer()
 gcs = StorageEmulator()
 prometheus = Prometheus()
 promtool = Promtool(prometheus)
+bubblewrap = Bubblewrap()
+postgresql = PostgreSQL()
 tools = Tools()
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
 
 #: The same and what else is installed for tests, by name.
-PROVIDED: dict[str, Provided] = {**KINDS, tools.name: tools}
+PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, postgresql, tools)}}

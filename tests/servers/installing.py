@@ -4,15 +4,17 @@ Debian packages are downloaded with apt, without its locks, and unpacked with `d
 only what the machine lacks, so an unpacked tree fits the system it was made on: `system_key` belongs into its key.
 """
 
+import atexit
 import functools
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.servers.model import ServerUnavailable
@@ -25,6 +27,7 @@ __all__ = [
     "missing_node",
     "missing_venv",
     "npm_install",
+    "put_on_path",
     "python_key",
     "runs",
     "system_key",
@@ -143,6 +146,19 @@ def npm_install(package: str, into: Path) -> None:
         install_debian("nodejs", "npm")
     flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--omit=optional"]
     _run(["npm", "install", f"--prefix={into}", *flags, package], f"npm install {package}")
+
+
+def put_on_path(name: str, program: Path, environment: Mapping[str, str]) -> None:
+    """Lets this process and its children find an unpacked program on their PATH, for as long as this process runs."""
+    libraries = environment.get("LD_LIBRARY_PATH", "")
+    script = Path(tempfile.mkdtemp(prefix=f"stow-{name}-"), name)
+    script.write_text(
+        f'#!/bin/sh\nLD_LIBRARY_PATH={shlex.quote(libraries)} exec {shlex.quote(str(program))} "$@"\n', encoding="utf-8"
+    )
+    script.chmod(0o755)
+    script.parent.chmod(0o755)
+    atexit.register(shutil.rmtree, script.parent, ignore_errors=True)
+    os.environ["PATH"] = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def runs(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> bool:

@@ -3,17 +3,13 @@
 `endpoint` and `url` are the `unix://` URL; `extra` has `socket`. There are no users.
 """
 
-import atexit
-import os
-import shlex
 import shutil
 import socket
-import tempfile
 import uuid
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.installing import missing_debian, runs, system_key, unpack_debian
+from tests.servers.installing import missing_debian, put_on_path, runs, system_key, unpack_debian
 from tests.servers.kind import Kind
 from tests.servers.model import Address, ServerFailed
 from tests.servers.processes import Processes, unpacked_environment
@@ -50,15 +46,7 @@ class RedisServer(Kind):
         if shutil.which("redis-server") is not None:
             return
         self.install()
-        libraries = unpacked_environment(self.folder).get("LD_LIBRARY_PATH", "")
-        script = Path(tempfile.mkdtemp(prefix="stow-redis-program-"), "redis-server")
-        program = shlex.quote(str(self.folder / _PROGRAM))
-        script.write_text(
-            f'#!/bin/sh\nLD_LIBRARY_PATH={shlex.quote(libraries)} exec {program} "$@"\n', encoding="utf-8"
-        )
-        script.chmod(0o755)
-        atexit.register(shutil.rmtree, script.parent, ignore_errors=True)
-        os.environ["PATH"] = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+        put_on_path("redis-server", self.folder / _PROGRAM, unpacked_environment(self.folder))
 
     def serve(self, processes: Processes) -> None:
         path = _socket(processes.root)

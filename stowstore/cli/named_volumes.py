@@ -1,0 +1,394 @@
+"""Commands on the volumes of a host, by name: create, list, inspect, df, usage, resize, remove, prune, label, jobs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from datastore.errors import StoreError
+from stowstore.cli.named_access import echo_columns, label_pairs, named_command, parsed_filters
+from stowstore.cli.output import echo_json, json_option, time_text
+from stowstore.named import NamedVolumes
+from stowstore.named.info import VolumeInfo
+from stowstore.named.record import BackingKind, VolumeType
+from stowstore.named.sizes import DEFAULT_SIZE, format_size
+
+__all__ = ["create", "df", "inspect", "jobs", "label", "list_", "metrics", "prune", "remove", "resize", "usage"]
+
+_filter = click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only these; see below.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--size", default=DEFAULT_SIZE, show_default=True, metavar="SIZE", help="Such as 512MB, 1.5GB, 2TiB.")
+@click.option("--type", "volume_type", default="filesystem", show_default=True, metavar="filesystem|memory")
+@click.option("--inodes", type=click.IntRange(min=1), metavar="N", help="Files and directories it may hold.")
+@click.option("--backing", metavar="|".join(BackingKind), help="Instead of the best this host can provide.")
+@click.option("--require-enforced", is_flag=True, help="Fail where the size would not be enforced.")
+@click.option("--preallocate", is_flag=True, help="Take the room on the host's disk at once.")
+@click.option("--store", metavar="ROOT", help="Keep the versions below this root, such as s3://bucket/prefix.")
+@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label (may be repeated).")
+@click.option("--from", "source", metavar="NAME[@VERSION]", help="Begin with what another volume holds.")
+@json_option
+@named_command
+def create(
+    volumes: NamedVolumes,
+    name: str,
+    size: str,
+    volume_type: str,
+    inodes: int | None,
+    backing: str | None,
+    require_enforced: bool,
+    preallocate: bool,
+    store: str | None,
+    labels: tuple[str, ...],
+    source: str | None,
+    as_json: bool,
+) -> None:
+    """Create the volume NAME on this host, of a size that is enforced. With ROOT#NAME: a volume in a store.
+
+    \b
+    Examples:
+      stowstore volume create training --size=50GB
+      stowstore volume create scratch --size=2GB --type=memory
+      stowstore volume create file:///data/root#training --limit-bytes 20GiB
+    """
+    ctx = click.get_current_context()
+    if source is not None:
+        given = ctx.get_parameter_source("size") is not click.core.ParameterSource.DEFAULT
+        typed = ctx.get_parameter_source("volume_type") is not click.core.ParameterSource.DEFAULT
+        origin, _, version = source.partition("@")
+        made = volumes.clone(
+            origin,
+            name,
+            version=version or None,
+            size=size if given else None,
+            volume_type=volume_type if typed else None,
+        )
+        if labels:
+            made = volumes.label(name, {**label_pairs(labels)})
+    else:
+        made = volumes.create(
+            name,
+            size=size,
+            volume_type=volume_type,
+            inodes=inodes,
+            backing=backing,
+            require_enforced=require_enforced,
+            preallocate=preallocate,
+            store=store,
+            labels=label_pairs(labels),
+        )
+    echo_created(made, as_json)
+
+
+def echo_created(made: VolumeInfo, as_json: bool) -> None:
+    """Tells of a volume that was made; what it could not be goes to standard error, also beside JSON."""
+    assert made.record is not None
+    if made.problem is not None:
+        click.echo(f"stowstore: warning: {made.name} is a {made.record.backing} volume: {made.problem}", err=True)
+    if not made.record.enforced:
+        click.echo(f"stowstore: warning: the size of {made.name} is not enforced", err=True)
+    if as_json:
+        echo_json(made.to_data())
+        return
+    click.echo("Volume created successfully:")
+    click.echo(f"  Name: {made.name}")
+    click.echo(f"  Size: {made.record.size}")
+    click.echo(f"  Type: {made.record.type}")
+    click.echo(f"  Path: {made.path}")
+    click.echo(f"  Backing: {made.record.backing}{'' if made.record.enforced else ' (not enforced)'}")
+    if made.record.type is VolumeType.MEMORY:
+        click.echo("  Kept until it is removed or this host reboots; `stowstore volume snapshot` keeps what it holds.")
+    click.echo(f"\nUse it: stowstore run --volume={made.name} -- COMMAND   (it is at /volumes/{made.name})")
+
+
+@click.command("list")
+@click.option("-q", "--quiet", is_flag=True, help="Names alone.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@_filter
+@json_option
+@named_command
+def list_(volumes: NamedVolumes, quiet: bool, form: str, filters: tuple[str, ...], as_json: bool) -> None:
+    """List the volumes of this host. With a ROOT: those of a store.
+
+    \b
+    Filters: name=TEXT, type=filesystem|memory, label=KEY[=VALUE], in-use=true|false, dangling=true|false
+    Examples:
+      stowstore volume list
+      stowstore volume list --json | jq '.[] | select(.size_used > .size_total*0.8) | .name'
+    """
+    found = volumes.list(**parsed_filters(filters))
+    if quiet:
+        for info in found:
+            click.echo(info.name)
+    elif as_json or form == "json":
+        echo_json([info.to_data() for info in found])
+    elif form == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump([info.to_data() for info in found], sort_keys=False, allow_unicode=True), nl=False)
+    elif not found:
+        click.echo("No volumes found")
+    else:
+        echo_columns(
+            ("NAME", "SIZE", "TYPE", "CREATED", "USED", "BACKING", "ENFORCED", "JOBS"), [_row(info) for info in found]
+        )
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@json_option
+@named_command
+def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> None:
+    """Show everything about volumes: limits, use, backing, versions, and which jobs have them. JSON is an array."""
+    found = [volumes.inspect(name).to_data() for name in names]
+    if as_json:
+        echo_json(found)
+        return
+    for index, data in enumerate(found):
+        if index:
+            click.echo()
+        for key, value in data.items():
+            click.echo(f"{key}: {_shown(key, value)}")
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("-w", "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Show it again and again.")
+@click.option("--alert", type=click.FloatRange(0, 100), metavar="PERCENT", help="Status 5 if one is fuller than this.")
+@json_option
+@named_command
+def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert: float | None, as_json: bool) -> None:
+    """Show how full volumes are, from counters: nothing is walked, however large they are."""
+    while True:
+        found = [volumes.inspect(name) for name in names] if names else volumes.list()
+        if as_json:
+            echo_json([info.to_data() for info in found])
+        else:
+            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [_fullness(info) for info in found])
+        if watch is None:
+            break
+        sys.stdout.flush()
+        time.sleep(watch)
+    if alert is not None:
+        full = [info.name for info in found if _percent(info) > alert]
+        for name in full:
+            click.echo(f"stowstore: {name} is fuller than {alert:g} %", err=True)
+        if full:
+            raise SystemExit(5)
+
+
+@click.command()
+@click.argument("name")
+@click.option("-n", "--largest", type=click.IntRange(min=0), default=10, show_default=True, help="Directories shown.")
+@json_option
+@named_command
+def usage(volumes: NamedVolumes, name: str, largest: int, as_json: bool) -> None:
+    """Show what the volume NAME holds at this moment, and its largest directories. With ROOT#NAME: what versions take.
+
+    The numbers are the volume's own counters, and the directories come from its index: no file is looked at.
+    """
+    exact = volumes.usage(name)
+    info = volumes.inspect(name)
+    assert info.record is not None
+    paths = volumes.largest(name, largest) if largest else []
+    if as_json:
+        echo_json({**info.to_data(), "used_bytes": exact.used_bytes, "inodes_used": exact.inodes, "directories": paths})
+        return
+    used = "unknown" if exact.used_bytes is None else format_size(exact.used_bytes)
+    click.echo(f"{name}: {used} of {format_size(info.record.size_bytes)} in {exact.inodes or 'unknown'} inodes\n")
+    echo_columns(("SIZE", "FILES", "DIRECTORY"), [(format_size(p["bytes"]), p["files"], p["path"]) for p in paths])
+
+
+@click.command()
+@click.argument("name")
+@click.argument("size", metavar="SIZE|+SIZE|-SIZE")
+@click.option("--inodes", type=click.IntRange(min=1), metavar="N", help="Also change how many inodes there may be.")
+@json_option
+@named_command
+def resize(volumes: NamedVolumes, name: str, size: str, inodes: int | None, as_json: bool) -> None:
+    """Change the size of a volume at once, while jobs use it; never below what it holds.
+
+    \b
+    Examples:
+      stowstore volume resize training 100GB
+      stowstore volume resize training +10GB
+      stowstore volume resize training -- -512MB
+    """
+    made = volumes.resize(name, size, inodes=inodes)
+    assert made.record is not None
+    if as_json:
+        echo_json(made.to_data())
+    else:
+        click.echo(f"Volume '{name}' resized to {format_size(made.record.size_bytes)}")
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Also while jobs use it: they go on, and it is deleted after them.")
+@click.option("--stop-jobs", is_flag=True, help="End the jobs that use it first.")
+@_dry_run
+@named_command
+def remove(volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs: bool, dry_run: bool) -> None:
+    """Remove volumes and everything they hold. One that jobs use is refused, naming them."""
+    failed: StoreError | None = None
+    for name in names:
+        try:
+            if dry_run:
+                info = volumes.inspect(name)
+                users = ", ".join(job.job for job in info.jobs)
+                click.echo(f"Volume '{name}' would be removed" + (f"; it is used by {users}" if users else ""))
+                continue
+            if stop_jobs:
+                volumes.stop_jobs(name)
+            volumes.remove(name, force=force)
+            click.echo(f"Volume '{name}' removed successfully")
+        except StoreError as error:
+            # The others are removed all the same, as people expect of rm.
+            if failed is not None:
+                click.echo(f"stowstore: {failed}", err=True)
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+@click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Every volume that no job uses, whatever it holds.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@_filter
+@_dry_run
+@json_option
+@named_command
+def prune(
+    volumes: NamedVolumes, everything: bool, force: bool, filters: tuple[str, ...], dry_run: bool, as_json: bool
+) -> None:
+    """Remove the volumes that hold nothing and that no job uses: lists them, then asks. Also cleans up after crashes.
+
+    With -a or a label as filter also volumes that hold something. With a NAME or ROOT#NAME and --keep-last and its
+    kin: forget old versions of a volume.
+    """
+    chosen = parsed_filters(filters)
+    if set(chosen) - {"labels"}:
+        raise click.UsageError("prune takes label=KEY[=VALUE] as filter only")
+    found = volumes.prunable(labels=chosen.get("labels"), everything=everything)
+    if not as_json:
+        for info in found:
+            assert info.record is not None
+            click.echo(f"{info.name}: {format_size(info.usage.used_bytes or 0)} in {info.record.snapshots} versions")
+        if not found:
+            click.echo("No volumes to remove")
+    if found and not dry_run and not force and not click.confirm("Remove them?", default=False, err=True):
+        raise SystemExit(1)
+    removed = [] if dry_run else volumes.prune([info.name for info in found])
+    if as_json:
+        echo_json({"found": [info.name for info in found], "removed": removed})
+    else:
+        for name in removed:
+            click.echo(f"Volume '{name}' removed successfully")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
+@named_command
+def label(volumes: NamedVolumes, name: str, labels: tuple[str, ...]) -> None:
+    """Set labels of a volume, KEY=VALUE, or take them away, KEY-."""
+    changes: dict[str, str | None] = {}
+    for text in labels:
+        if "=" in text:
+            changes.update(label_pairs([text]))
+        elif text.endswith("-"):
+            changes[text[:-1]] = None
+        else:
+            raise click.UsageError(f"{text!r} is neither KEY=VALUE nor KEY-")
+    made = volumes.label(name, changes)
+    assert made.record is not None
+    click.echo(" ".join(f"{key}={value}" for key, value in made.record.labels.items()))
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@named_command
+def jobs(volumes: NamedVolumes, name: str | None, as_json: bool) -> None:
+    """Show which jobs use the volume NAME, or every volume that is used."""
+    found = volumes.jobs(name)
+    rows: list[dict[str, Any]] = [
+        {
+            "volume": volume,
+            "job": holder.job,
+            "pid": holder.pid,
+            "access": holder.access.value,
+            "started": datetime.fromtimestamp(holder.started, UTC),
+            "command": holder.command,
+        }
+        for volume, holders in sorted(found.items())
+        for holder in holders
+    ]
+    if as_json:
+        echo_json(rows)
+    else:
+        cells = [(r["volume"], r["job"], r["pid"], r["access"], time_text(r["started"]), r["command"]) for r in rows]
+        echo_columns(("VOLUME", "JOB", "PID", "ACCESS", "STARTED", "COMMAND"), cells)
+
+
+@click.command()
+@named_command
+def metrics(volumes: NamedVolumes) -> None:
+    """Print what volumes hold and may hold, in Prometheus' text format."""
+    from stowstore.named.metrics import exposition
+
+    click.echo(exposition(volumes), nl=False)
+
+
+def _row(info: VolumeInfo) -> tuple[str, ...]:
+    if info.record is None:
+        return (info.name, "unknown", "corrupt", "unknown", "unknown", "unknown", "no", str(len(info.jobs)))
+    used = "unknown" if info.usage.used_bytes is None else format_size(info.usage.used_bytes)
+    return (
+        info.name,
+        info.record.size,
+        info.record.type.value,
+        info.created_text(),
+        f"{used} (lost)" if info.usage.is_lost else used,
+        info.record.backing.value,
+        "yes" if info.record.enforced else "no",
+        str(len(info.jobs)),
+    )
+
+
+def _fullness(info: VolumeInfo) -> tuple[str, ...]:
+    if info.record is None or info.usage.used_bytes is None:
+        return (info.name, "unknown", "unknown", "unknown", "", "")
+    return (
+        info.name,
+        format_size(info.record.size_bytes),
+        format_size(info.usage.used_bytes),
+        format_size(info.available_bytes or 0),
+        f"{_percent(info):.0f}%",
+        str(info.usage.inodes if info.usage.inodes is not None else "unknown"),
+    )
+
+
+def _percent(info: VolumeInfo) -> float:
+    if info.record is None or info.usage.used_bytes is None:
+        return 0.0
+    return 100 * info.usage.used_bytes / info.record.size_bytes
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key == "jobs":
+        return ", ".join(job["job"] for job in value) or "none"
+    if key == "labels":
+        return " ".join(f"{name}={text}" for name, text in value.items()) or "none"
+    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in key:
+        return f"{value} ({format_size(value)})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else value

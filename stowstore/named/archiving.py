@@ -1,0 +1,76 @@
+"""Tar streams of volumes that are plain directories to this process."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import threading
+from pathlib import Path
+from typing import IO
+
+from stowstore.transfer.progress import TransferReport
+
+__all__ = ["copy_directory", "export_directory_tar", "import_directory_tar"]
+
+
+def export_directory_tar(directory: Path, stream: IO[bytes]) -> TransferReport:
+    """Writes what lies in a directory as a tar stream (PAX), in the order of names; links stay links."""
+    report = TransferReport()
+
+    def counted(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        if member.isdir():
+            report.directories += 1
+        else:
+            report.files += 1
+            report.bytes += member.size
+        return member
+
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:
+        for name in sorted(os.listdir(directory)):
+            if name != "lost+found":
+                archive.add(directory / name, arcname=name, filter=counted)
+    return report
+
+
+def import_directory_tar(directory: Path, stream: IO[bytes]) -> None:
+    """Unpacks a tar stream, compressed or not; members that would leave the directory are refused.
+
+    Raises:
+        tarfile.TarError: the stream is no archive, or would leave the directory.
+    """
+    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        archive.extractall(directory, numeric_owner=True, filter="tar")
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """Copies everything in a directory into another one, links, owners and times included.
+
+    Raises:
+        OSError: the target has no room.
+        tarfile.TarError: something in the source cannot be copied.
+    """
+    reading, writing = os.pipe()
+    failed: list[BaseException] = []
+
+    def export() -> None:
+        try:
+            with open(writing, "wb") as stream:
+                export_directory_tar(source, stream)
+        except BrokenPipeError:
+            # The other side has failed, and says why.
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised by the other thread
+            failed.append(error)
+
+    thread = threading.Thread(target=export, name="stow-copy")
+    thread.start()
+    try:
+        with open(reading, "rb") as stream:
+            import_directory_tar(target, stream)
+    except tarfile.ReadError:
+        if not failed:
+            raise
+    finally:
+        thread.join()
+    if failed:
+        raise failed[0]
