@@ -25,6 +25,8 @@ __all__ = ["BaseDescription", "Manifests", "Stored"]
 
 _FORMAT: Final = 1
 _ATTEMPTS: Final = 12
+#: Threads that read parts: decoding them holds the interpreter, so more only get in each other's way.
+_READERS: Final = 4
 
 
 class Stored(NamedTuple):
@@ -119,15 +121,15 @@ class Manifests:
             return manifest
         uuid = manifest.uuid
 
-        def load(digest: str) -> tuple[str, list[RecordFile]]:
+        def load(name: str) -> tuple[str, list[RecordFile]]:
             try:
-                packed = self._store.read_bytes(self._layout.reference(self._layout.part(uuid, digest)))
+                packed = self._store.read_bytes(self._layout.reference(self._layout.part(uuid, name)))
             except NotFound as error:
                 raise RecordDamaged(f"a part of the manifest of the record {uuid} is missing") from error
-            return digest, decode_part(packed, digest, uuid)
+            return name, decode_part(packed, name, uuid)
 
-        parts = dict(each(dict.fromkeys(manifest.parts), load, min(self._parallel, len(manifest.parts))))
-        files = [file for digest in manifest.parts for file in parts[digest]]
+        parts = dict(each(dict.fromkeys(manifest.parts), load, min(self._parallel, len(manifest.parts), _READERS)))
+        files = [file for name in manifest.parts for file in parts[name]]
         for file in files:
             self._check(uuid, file)
         return with_files(manifest, files)
@@ -172,18 +174,20 @@ class Manifests:
     def _numbered(self, wanted: Manifest, before: Manifest | None, token: str) -> Manifest:
         """The manifest as it will be written: counted, in parts if it is long, with what it retires."""
         files = wanted.files
-        parts = encode_parts(files) if len(files) > INLINE else {}
-        keys = {file.key for file in files} | {self._layout.part(wanted.uuid, digest) for digest in parts}
+        packed = encode_parts(files) if len(files) > INLINE else {}
+        old = {} if before is None else {name[:64]: name for name in before.parts}
+        suffix = secrets.token_hex(4)
+        parts = {old.get(digest) or f"{digest}-{suffix}": content for digest, content in packed.items()}
+        keys = {file.key for file in files} | {self._layout.part(wanted.uuid, name) for name in parts}
         now = time.time_ns()
         retired: dict[str, int] = {}
         if before is not None:
             retired = {key: at for key, at in before.retired if now - at < self._grace_ns}
-            old = {file.key for file in before.files if file.kind is FileKind.FILE}
-            old |= {self._layout.part(wanted.uuid, digest) for digest in before.parts}
-            for key in sorted(old - keys):
+            needed = {file.key for file in before.files if file.kind is FileKind.FILE}
+            needed |= {self._layout.part(wanted.uuid, name) for name in before.parts}
+            for key in sorted(needed - keys):
                 retired.setdefault(key, now)
-        known = set() if before is None else set(before.parts)
-        fresh = [(digest, packed) for digest, packed in parts.items() if digest not in known]
+        fresh = [(name, content) for name, content in parts.items() if name[:64] not in old]
 
         def write_part(part: tuple[str, bytes]) -> None:
             self._store.write_bytes(self._layout.reference(self._layout.part(wanted.uuid, part[0])), part[1])

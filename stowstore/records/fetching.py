@@ -21,7 +21,7 @@ from stowstore.records.errors import InvalidRecord, RecordDamaged
 from stowstore.records.layout import Layout
 from stowstore.records.model import FileKind, Manifest, RecordFile
 from stowstore.records.parallel import Progress, TransferState, each
-from stowstore.records.paths import check_files
+from stowstore.records.paths import check_path, check_tree
 from stowstore.records.scanning import DigestCache, Stamp
 
 __all__ = ["Fetcher", "Placed"]
@@ -182,7 +182,7 @@ def _wanted(records: Sequence[Placed]) -> list[_Wanted]:
     ]
     if len(records) > 1:
         try:
-            check_files(RecordFile(path=path, kind=file.kind, target=file.target) for _, file, path in found)
+            check_tree(RecordFile(path=check_path(path), kind=file.kind, target=file.target) for _, file, path in found)
         except InvalidRecord as error:
             raise RecordDamaged(f"the record and those nested in it are no directory: {error.message}") from error
     return found

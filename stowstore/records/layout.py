@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, unquote
 
 from datastore.errors import InvalidReference
 from datastore.reference import DataReference
 from stowstore.records.errors import RecordDamaged
-from stowstore.records.model import Manifest, Placement, check_uuid
+from stowstore.records.model import Manifest, check_uuid
 
 __all__ = ["Layout"]
 
 #: Times are written inverted, so that the newest comes first in a listing.
 _LAST_NS: Final = 10**19 - 1
-_BLOB: Final = re.compile(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}")
+_BLOB: Final = re.compile(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}(?:-[0-9a-f-]{1,64})?")
 
 
 class Layout:
@@ -38,14 +37,18 @@ class Layout:
     def description(self) -> str:
         return "records.json"
 
+    @property
+    def condemned(self) -> str:
+        return "condemned"
+
     def record(self, uuid: str) -> str:
         return f"records/{check_uuid(uuid)}"
 
     def manifest(self, uuid: str) -> str:
         return f"records/{check_uuid(uuid)}/manifest.json"
 
-    def part(self, uuid: str, digest: str) -> str:
-        return f"records/{check_uuid(uuid)}/p/{digest}"
+    def part(self, uuid: str, name: str) -> str:
+        return f"records/{check_uuid(uuid)}/p/{name}"
 
     def progress(self, uuid: str, token: str) -> str:
         return f"records/{check_uuid(uuid)}/u/{token}"
@@ -123,8 +126,3 @@ class Layout:
     def label_of(key: str) -> str:
         """The label, or the beginning of it, that a key of ``by-label`` stands for."""
         return unquote(key.split("/")[-2])
-
-    @staticmethod
-    def key_prefixes(placement: Placement) -> Iterable[str]:
-        """The prefixes below which objects may become garbage."""
-        return ("records", "blobs", "trash") if placement is Placement.BLOBS else ("records", "trash")

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from stowstore.records.errors import InvalidRecord, RecordDamaged, RecordFormatTooNew
 from stowstore.records.model import Edge, FileKind, Manifest, RecordFile, RecordHeader, Retired, check_uuid
-from stowstore.records.paths import check_files, check_path
+from stowstore.records.paths import check_link, check_path, check_tree
 
 __all__ = ["FORMAT", "INLINE", "decode_manifest", "decode_part", "encode_manifest", "encode_parts", "with_files"]
 
@@ -31,6 +31,8 @@ _CUT: Final = 96
 _LARGEST_PART: Final = 16 << 20
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+#: A part is named by its digest and by who wrote it, so that no name is ever written twice.
+_PART: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{8}")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -84,14 +86,14 @@ def decode_manifest(raw: bytes, uuid: str) -> Manifest:
             model=_mapping(data.get("model") or {}),
             edges=tuple(_edge(item) for item in data.get("edges") or ()),
             files=tuple(_file(item) for item in data.get("files") or ()),
-            parts=tuple(_digest(item) for item in data.get("parts") or ()),
+            parts=tuple(_part_name(item) for item in data.get("parts") or ()),
             file_count=_number(data.get("file_count", 0)),
             total_bytes=_number(data.get("total_bytes", 0)),
             retired=tuple(Retired(_key(key), _number(at)) for key, at in data.get("retired") or ()),
         )
         if manifest.uuid != uuid or data.get("uuid") != uuid:
             raise InvalidRecord(f"it is the manifest of {manifest.uuid}")
-        check_files(manifest.files)
+        check_tree(manifest.files)
     except (InvalidRecord, KeyError, TypeError, ValueError) as error:
         raise _damaged(uuid, f"cannot be trusted: {error}") from error
     return manifest
@@ -106,14 +108,14 @@ def encode_parts(files: Sequence[RecordFile]) -> dict[str, bytes]:
     return parts
 
 
-def decode_part(packed: bytes, digest: str, uuid: str) -> list[RecordFile]:
+def decode_part(packed: bytes, name: str, uuid: str) -> list[RecordFile]:
     """Reads a part.
 
     Raises:
-        RecordDamaged: it is not the one of this digest, or no list of files.
+        RecordDamaged: it is not the one of this name, or no list of files.
     """
-    if hashlib.sha256(packed).hexdigest() != digest:
-        raise _damaged(uuid, f"has a damaged part {digest[:12]}")
+    if hashlib.sha256(packed).hexdigest() != name[:64]:
+        raise _damaged(uuid, f"has a damaged part {name[:12]}")
     unpacker = zlib.decompressobj()
     try:
         raw = unpacker.decompress(packed, _LARGEST_PART)
@@ -131,7 +133,7 @@ def with_files(manifest: Manifest, files: Sequence[RecordFile]) -> Manifest:
         RecordDamaged: together they are no directory.
     """
     try:
-        check_files(files)
+        check_tree(files)
     except InvalidRecord as error:
         raise _damaged(manifest.uuid, f"cannot be trusted: {error}") from error
     if len(files) != manifest.file_count:
@@ -171,7 +173,7 @@ def _file(data: Any) -> RecordFile:
     check_path(path)
     if "link" in data:
         target = base64.b64decode(data["link"], validate=True).decode("utf-8", "surrogateescape")
-        return RecordFile(path=path, kind=FileKind.LINK, target=target)
+        return RecordFile(path=path, kind=FileKind.LINK, target=check_link(path, target))
     mode = _number(data["mode"]) & 0o777
     if data.get("directory"):
         return RecordFile(path=path, kind=FileKind.DIRECTORY, mode=mode)
@@ -193,6 +195,12 @@ def _key(data: Any) -> str:
 def _digest(data: Any) -> str:
     if not isinstance(data, str) or not _DIGEST.fullmatch(data):
         raise InvalidRecord(f"{data!r} is no digest")
+    return data
+
+
+def _part_name(data: Any) -> str:
+    if not isinstance(data, str) or not _PART.fullmatch(data):
+        raise InvalidRecord(f"{data!r} is no name of a part")
     return data
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from stowstore.records.errors import InvalidRecord
 from stowstore.records.model import FileKind, RecordFile
 
-__all__ = ["check_files", "check_link", "check_path"]
+__all__ = ["check_link", "check_path", "check_tree"]
 
-_LONGEST_NAME = 255
-_LONGEST_PATH = 4095
+_LONGEST_NAME: Final = 255
+_LONGEST_PATH: Final = 4095
+#: What nearly every path is: nothing more to check.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 def check_path(path: object) -> str:
@@ -22,6 +26,8 @@ def check_path(path: object) -> str:
     """
     if not isinstance(path, str) or not path:
         raise InvalidRecord(f"{path!r} is no path of a file")
+    if len(path) <= _LONGEST_NAME and _PLAIN.fullmatch(path):
+        return path
     names = path.split("/")
     if path.startswith("/") or "\0" in path or any(name in ("", ".", "..") for name in names):
         raise InvalidRecord(
@@ -55,7 +61,7 @@ def check_link(path: str, target: object) -> str:
     return target
 
 
-def check_files(files: Iterable[RecordFile]) -> None:
+def check_tree(files: Iterable[RecordFile]) -> None:
     """Refuses lists that no directory could hold: a path twice, or one below something that is no directory.
 
     Raises:
@@ -63,17 +69,14 @@ def check_files(files: Iterable[RecordFile]) -> None:
     """
     kinds: dict[str, FileKind] = {}
     for file in files:
-        check_path(file.path)
-        if file.kind is FileKind.LINK:
-            check_link(file.path, file.target)
         if file.path in kinds:
             raise InvalidRecord(f"the path {file.path!r} is there twice")
         kinds[file.path] = file.kind
     parents: set[str] = set()
     for path in kinds:
-        above = posixpath.dirname(path)
+        above = path.rpartition("/")[0]
         while above and above not in parents:
             if kinds.get(above, FileKind.DIRECTORY) is not FileKind.DIRECTORY:
                 raise InvalidRecord(f"the path {path!r} lies below {above!r}, which is no directory")
             parents.add(above)
-            above = posixpath.dirname(above)
+            above = above.rpartition("/")[0]

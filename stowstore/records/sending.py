@@ -14,7 +14,6 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from hashlib import sha256
 from io import RawIOBase
 from typing import Final, NamedTuple
@@ -23,9 +22,10 @@ from attrs import evolve
 
 from datastore.errors import AlreadyExists, InvalidReference, NotFound, StoreError
 from datastore.events import get_logger
-from datastore.model import Feature, Metadata, WriteOptions
+from datastore.model import Feature, WriteOptions
 from datastore.protocol import Store
 from stowstore.records import scanning
+from stowstore.records.condemned import read_condemned
 from stowstore.records.directory import EDGE_LOG, RecordDirectory
 from stowstore.records.errors import FileChanged, InvalidRecord, RecordDamaged
 from stowstore.records.layout import Layout
@@ -74,7 +74,6 @@ class Sender:
         placement: Placement,
         token: str,
         parallel: int,
-        grace_ns: int,
         cache: DigestCache | None,
         progress: Progress | None,
     ) -> None:
@@ -84,7 +83,7 @@ class Sender:
         self._placement = placement
         self._token = token
         self._parallel = parallel
-        self._trusted_seconds = grace_ns / 2e9
+        self._condemned: Mapping[str, int] = {}
         self._cache = cache
         self._progress = progress
         features = store.capabilities(layout.base).features
@@ -111,6 +110,7 @@ class Sender:
         for file in self._before.values():
             if file.kind is FileKind.FILE:
                 self._keys.setdefault((file.sha256, file.size), file.key)
+        self._condemned = read_condemned(self._store, self._layout)
         self._read_notes()
         known = {} if self._cache is None else self._cache.load(self._record.path)
         done: list[RecordFile] = []
@@ -233,13 +233,15 @@ class Sender:
         if key is not None:
             return key, 0
         if self._placement is Placement.BLOBS:
-            key = self._layout.blob(file.sha256)
+            key = self._free_name(self._layout.blob(file.sha256))
             if file.size >= _WORTH_ASKING and self._is_there(key, file.size):
                 self._note(content, key)
                 return key, 0
             moved = self._write_named(key, file, data, path)
         else:
             browsable = self._layout.browsable(self._record.uuid, file.path) if self._fresh else None
+            if browsable in self._condemned:
+                browsable = None
             key, moved = self._write_plain(browsable, file, data, path)
         self._note(content, key, shared=self._placement is Placement.BLOBS or not self._fresh)
         return key, moved
@@ -252,7 +254,7 @@ class Sender:
             except (AlreadyExists, InvalidReference, NotFound):
                 # What lies there is another writer's, or left over; or the backend cannot say this path.
                 pass
-        key = self._layout.versioned(self._record.uuid, file.sha256)
+        key = self._free_name(self._layout.versioned(self._record.uuid, file.sha256))
         return key, self._write_named(key, file, data, path)
 
     def _write_named(self, key: str, file: RecordFile, data: bytes | None, path: str) -> int:
@@ -260,9 +262,12 @@ class Sender:
         try:
             self._write(key, file, data, path, _IF_ABSENT if self._creates else None)
         except AlreadyExists:
-            if not self._is_there(key, file.size):
-                self._write(key, file, data, path, None)
+            return 0
         return file.size
+
+    def _free_name(self, key: str) -> str:
+        """The name for some content: another one than usual while a collection is about to remove that."""
+        return f"{key}-{self._token}" if key in self._condemned else key
 
     def _write(self, key: str, file: RecordFile, data: bytes | None, path: str, options: WriteOptions | None) -> None:
         reference = self._layout.reference(key)
@@ -273,12 +278,8 @@ class Sender:
             self._store.write_raw(reference, file.size, options, stream)
 
     def _is_there(self, key: str, size: int) -> bool:
-        """Whether an object is there, and too young for a collection to take it before our manifest names it."""
         found = self._store.head(self._layout.reference(key))
-        return found.exists and found.size == size and self._is_trusted(found)
-
-    def _is_trusted(self, found: Metadata) -> bool:
-        return _age_seconds(found.last_modified) < self._trusted_seconds
+        return found.exists and found.size == size
 
     def _merged_log(self, path: str, data: bytes) -> bytes:
         before = self._before.get(path)
@@ -304,12 +305,13 @@ class Sender:
         self._old_notes = []
         for entry in self._store.walk(self._layout.reference(f"{self._layout.record(uuid)}/u"), directory=True):
             key = self._layout.relative(entry.reference)
-            if key == own or _age_seconds(entry.last_modified) > self._trusted_seconds:
+            if key == own:
                 continue
             try:
                 notes = _decode_notes(self._store.read_bytes(entry.reference))
                 for digest, size, sent in notes:
-                    self._keys.setdefault((digest, size), self._layout.check_owned(uuid, sent))
+                    if sent not in self._condemned:
+                        self._keys.setdefault((digest, size), self._layout.check_owned(uuid, sent))
             except (NotFound, RecordDamaged, ValueError, TypeError, zlib.error):
                 continue
             self._old_notes.append(key)
@@ -410,12 +412,6 @@ def _only_grew(before: Stamp, after: Stamp) -> bool:
 
 def _changed(path: str, what: str) -> FileChanged:
     return FileChanged(f"{path!r} {what}", hint="push again once nothing writes it")
-
-
-def _age_seconds(moment: datetime | None) -> float:
-    if moment is None:
-        return float("inf")
-    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def _decode_notes(raw: bytes) -> Iterator[tuple[str, int, str]]:

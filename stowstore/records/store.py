@@ -25,6 +25,7 @@ from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from stowstore.records.closures import closure
 from stowstore.records.committing import BaseDescription, Manifests
+from stowstore.records.condemned import read_condemned
 from stowstore.records.directory import EDGE_LOG, RecordDirectory
 from stowstore.records.errors import InvalidRecord, NoSuchRecord, RecordDamaged, RelatedMissing
 from stowstore.records.fetching import Fetcher, Placed
@@ -172,7 +173,6 @@ class RecordStore:
             placement=placement,
             token=token,
             parallel=self.parallel,
-            grace_ns=self._grace_ns,
             cache=self._cache,
             progress=self._progress,
         )
@@ -446,8 +446,7 @@ class RecordStore:
             digest = hashlib.sha256(content).hexdigest()
             if dict(before.model) == model:
                 return before
-            placement = self.ensure_materialized().placement
-            key = self.layout.blob(digest) if placement is Placement.BLOBS else self.layout.versioned(uuid, digest)
+            key = f"{self.layout.versioned(uuid, digest)}-{token}"
             self.store.write_bytes(self.layout.reference(key), content)
             named = RecordFile(path="model.json", size=len(content), sha256=digest, key=key)
             others = [file for file in before.files if file.path != "model.json"]
@@ -484,7 +483,7 @@ class RecordStore:
         return True
 
     def restore(self, uuid: str) -> bool:
-        """Takes a record out of the trash, as it was when it was trashed last; False if it is not there.
+        """Takes a record out of the trash, as it was when it was trashed last; False if it is not there any more.
 
         Raises:
             RecordCollision: another record has taken the uuid since.
@@ -494,6 +493,9 @@ class RecordStore:
             return False
         if not self.contains(uuid):
             manifest = self.manifests.complete(decode_manifest(self.store.read_bytes(trashed[-1]), uuid))
+            condemned = read_condemned(self.store, self.layout)
+            if any(file.key in condemned for file in manifest.files):
+                return False
             token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
             self.manifests.commit(uuid, lambda before: manifest if before is None else before, token)
         self.store.delete_many(trashed)
