@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from benchmarks import comparing, inside
+from benchmarks.interop import interop
 from benchmarks.model import Row
 from benchmarks.mount import mount
 from benchmarks.report import Conditions, as_json, as_table, write_document
@@ -27,6 +28,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "layers": inside.layers,
     "volumes": volumes,
     "mount": mount,
+    "interop": interop,
 }
 
 

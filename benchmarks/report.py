@@ -28,6 +28,7 @@ _TITLES = {
     "layers": "Layers over a store in memory",
     "volumes": "Volumes",
     "mount": "Mounts",
+    "interop": "Reading through fsspec",
 }
 _DISTRIBUTIONS = ("obstore", "minio", "boto3", "s3fs", "apache-libcloud")
 

@@ -87,6 +87,11 @@ class RawFile(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to ``length`` bytes from an offset, as `os.pread`; many threads may call it at once."""
+        self._require_open()
+        return self._files().read(self._handle, offset, length)
+
     def readall(self) -> bytes:
         self._require_open()
         if not self.readable():

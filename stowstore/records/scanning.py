@@ -1,0 +1,186 @@
+"""Looking at record directories: every entry of them, and the digests of what has not changed since last time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from attrs import field, frozen
+
+from stowstore.records.directory import MARKER
+from stowstore.records.errors import InvalidRecord
+from stowstore.records.model import FileKind
+from stowstore.records.paths import check_link
+
+__all__ = ["DigestCache", "Found", "Scan", "Stamp", "scan"]
+
+#: A file younger than this, in nanoseconds, may change again without its times showing it.
+_SETTLED_NS: Final = 100_000_000
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is the one it was: it changes with every write."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp of what `os.lstat` or `os.fstat` said."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+class Found(NamedTuple):
+    """One entry of a directory; ``path`` is relative, with bytes that are no UTF-8 as surrogates."""
+
+    path: str
+    kind: FileKind
+    mode: int
+    stamp: Stamp
+    target: str = ""
+
+
+@frozen
+class Scan:
+    """The entries of a record, by path, and the directories of the records nested in it."""
+
+    entries: tuple[Found, ...]
+    nested: tuple[Path, ...] = field(default=())
+
+
+def scan(directory: str | os.PathLike[str]) -> Scan:
+    """Everything in a record directory; links are not followed, records nested in it are not entered.
+
+    Raises:
+        InvalidRecord: it holds what no record can: a device, a socket, a link that leads out.
+    """
+    entries: list[Found] = []
+    nested: list[Path] = []
+    waiting = [("", os.fspath(directory))]
+    while waiting:
+        prefix, path = waiting.pop()
+        count = 0
+        try:
+            with os.scandir(path) as listing:
+                found = list(listing)
+        except FileNotFoundError:
+            # Removed while we looked, which is a change like any other.
+            continue
+        if prefix and any(entry.name == MARKER for entry in found):
+            nested.append(Path(path))
+            continue
+        for entry in found:
+            name = prefix + entry.name
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            count += 1
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append((f"{name}/", entry.path))
+            else:
+                entries.append(_entry(name, entry.path, status))
+        if not count and prefix:
+            status = os.lstat(path)
+            entries.append(
+                Found(prefix[:-1], FileKind.DIRECTORY, stat.S_IMODE(status.st_mode) & 0o777, Stamp.of(status))
+            )
+    entries.sort()
+    return Scan(tuple(entries), tuple(sorted(nested)))
+
+
+class DigestCache:
+    """The digests of files, kept in one SQLite file, so that what has not changed is not read again.
+
+    An entry is believed while size, times and inode of the file are what they were; files that were changed within a
+    tenth of a second before they were read are not entered.  Losing the cache costs reading the files once.
+    Thread-safe, and safe among processes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._path = Path(path) if path is not None else _default_path()
+
+    def load(self, directory: str | os.PathLike[str]) -> Mapping[str, tuple[Stamp, str]]:
+        """What is known of a directory: stamp and digest by path."""
+        with closing(self._connect()) as database:
+            rows = database.execute(
+                "SELECT path, size, mtime_ns, ctime_ns, inode, sha256 FROM digests WHERE directory = ?",
+                (_key(directory),),
+            )
+            return {os.fsdecode(path): (Stamp(*stamp), digest.hex()) for path, *stamp, digest in rows}
+
+    def save(self, directory: str | os.PathLike[str], known: Mapping[str, tuple[Stamp, str]]) -> None:
+        """Replaces what is known of a directory."""
+        key = _key(directory)
+        with closing(self._connect()) as database, database:
+            database.execute("DELETE FROM digests WHERE directory = ?", (key,))
+            database.executemany(
+                "INSERT INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ((key, os.fsencode(path), *stamp, bytes.fromhex(digest)) for path, (stamp, digest) in known.items()),
+            )
+
+    def forget(self, directory: str | os.PathLike[str]) -> None:
+        """Drops what is known of a directory."""
+        self.save(directory, {})
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(self._path, timeout=5.0)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS digests (directory BLOB, path BLOB, size INTEGER, mtime_ns INTEGER,"
+            " ctime_ns INTEGER, inode INTEGER, sha256 BLOB, PRIMARY KEY (directory, path)) WITHOUT ROWID"
+        )
+        return database
+
+
+def settled(stamp: Stamp, looked_at_ns: int) -> bool:
+    """Whether a file that was read at a time cannot have changed since without its stamp showing it."""
+    return looked_at_ns - max(stamp.mtime_ns, stamp.ctime_ns) > _SETTLED_NS
+
+
+def digest_of(path: str | os.PathLike[str]) -> tuple[Stamp, str]:
+    """Reads a file once: its stamp before, and the digest of as many bytes as it had then."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as stream:
+        before = Stamp.of(os.fstat(stream.fileno()))
+        digest = hashlib.sha256()
+        left = before.size
+        while left and (piece := stream.read(min(left, 1 << 20))):
+            digest.update(piece)
+            left -= len(piece)
+        return before, digest.hexdigest()
+
+
+def now_ns() -> int:
+    """The clock of file times."""
+    return time.time_ns()
+
+
+def _entry(name: str, path: str, status: os.stat_result) -> Found:
+    mode = stat.S_IMODE(status.st_mode) & 0o777
+    if stat.S_ISREG(status.st_mode):
+        return Found(name, FileKind.FILE, mode, Stamp.of(status))
+    if stat.S_ISLNK(status.st_mode):
+        return Found(name, FileKind.LINK, mode, Stamp.of(status), check_link(name, os.readlink(path)))
+    raise InvalidRecord(
+        f"{path!r} is neither file, directory nor link", hint="sockets, pipes and devices cannot be stored: remove it"
+    )
+
+
+def _key(directory: str | os.PathLike[str]) -> bytes:
+    return os.fsencode(os.path.realpath(directory))
+
+
+def _default_path() -> Path:
+    above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(above) / "stowstore" / "records.sqlite"

@@ -1,0 +1,717 @@
+"""RecordStore: durable homes for record directories, over any store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from attrs import evolve, field, frozen
+
+from datastore.errors import NotFound
+from datastore.events import get_logger
+from datastore.model import Cursor
+from datastore.protocol import Reference, Store
+from datastore.reference import DataReference
+from stowstore.records.closures import closure
+from stowstore.records.committing import BaseDescription, Manifests
+from stowstore.records.condemned import read_condemned
+from stowstore.records.directory import EDGE_LOG, RecordDirectory
+from stowstore.records.errors import InvalidRecord, NoSuchRecord, RecordDamaged, RelatedMissing
+from stowstore.records.fetching import Fetcher, Placed
+from stowstore.records.index import RecordIndex
+from stowstore.records.layout import Layout
+from stowstore.records.manifest import decode_manifest
+from stowstore.records.model import Deletion, Edge, FileKind, Manifest, Match, Placement, RecordFile, Related
+from stowstore.records.parallel import Progress, each
+from stowstore.records.scanning import DigestCache, digest_of, scan
+from stowstore.records.sending import Sender
+
+__all__ = ["Receipt", "RecordStore", "Verification", "fetch"]
+
+RecordLike = RecordDirectory | str | os.PathLike[str]
+#: Finds the directory of a record by its uuid.
+Locate = Callable[[str], Path | None]
+
+_GRACE: Final = timedelta(days=1)
+
+_log = get_logger(component="records")
+_connected: ContextVar[tuple[RecordStore, ...]] = ContextVar("stow_connected_records", default=())
+
+
+@frozen(kw_only=True)
+class Receipt:
+    """What a commit did; ``nested`` are those of the run records in the same directory."""
+
+    uuid: str
+    generation: int
+    changed: bool
+    files: int
+    bytes: int
+    moved_files: int
+    moved_bytes: int
+    nested: tuple[Receipt, ...] = ()
+
+    @property
+    def all_moved_bytes(self) -> int:
+        """Bytes that were sent, those of nested records included."""
+        return self.moved_bytes + sum(receipt.all_moved_bytes for receipt in self.nested)
+
+
+@frozen(kw_only=True)
+class Verification:
+    """What is wrong with the copy of a record in a store; nothing, if ``problems`` is empty."""
+
+    uuid: str
+    files: int = 0
+    problems: tuple[str, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+
+class RecordStore:
+    """Records below one reference of a store, in the words of machinable's ``Storage``.
+
+    Data are written before the manifest that commits them, and a manifest is removed before its data, so whoever reads
+    sees a record as it was committed, or none.  Thread-safe.  As a context manager it is one of the ``connected``
+    stores, which `fetch` asks, and closes its store at the end if it was opened by `open_records`.
+
+    ``placement`` None takes what the base says, plain for a new one.  ``grace`` is how long objects nobody needs any
+    more stay for those who read an older manifest; it must be longer than any upload.  ``index`` is told of all that
+    is committed, retrieved and deleted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: Reference,
+        *,
+        placement: Placement | None = None,
+        parallel: int = 16,
+        grace: timedelta = _GRACE,
+        cache: DigestCache | None = None,
+        index: RecordIndex | None = None,
+        progress: Progress | None = None,
+        address: str | None = None,
+        owns_store: bool = False,
+    ) -> None:
+        self.store = store
+        self.base = base if isinstance(base, DataReference) else DataReference(base)
+        self.base.require_prefix()
+        self.index = index
+        self.grace = grace
+        self.parallel = parallel
+        self._placement = placement
+        self._cache = cache
+        self._progress = progress
+        self._address = address
+        self._owns_store = owns_store
+        self._grace_ns = int(grace.total_seconds() * 1e9)
+        self.layout = Layout(self.base, store.capabilities(self.base).max_key_bytes)
+        self.manifests = Manifests(store, self.layout, parallel=parallel, grace_ns=self._grace_ns)
+        self._description: BaseDescription | None = None
+
+    # Where things are.
+
+    @classmethod
+    def connected(cls) -> tuple[RecordStore, ...]:
+        """The stores that are open as contexts here, outermost first."""
+        return _connected.get()
+
+    def root(self) -> str:
+        """The URI of the base."""
+        return self._address or str(self.base)
+
+    def home_uri(self, uuid: str) -> str:
+        """Where a record lies, or would lie."""
+        parts = urlsplit(self.root())
+        return parts._replace(path=f"{parts.path.rstrip('/')}/{self.layout.record(uuid)}").geturl()
+
+    def ensure_materialized(self) -> BaseDescription:
+        """What the base says of itself; written with the first use.
+
+        Raises:
+            RecordCollision: it keeps its files otherwise than this object was told to.
+        """
+        if self._description is None:
+            self._description = self.manifests.describe(self._placement)
+        return self._description
+
+    # Bringing records in.
+
+    def commit(self, record: RecordLike) -> Receipt:
+        """Brings the store to the state of a directory, run records in it first; only what it does not have is sent.
+
+        A file removed from the directory is not in the committed record; edge logs are united.  Two commits of one
+        record leave one of the two states, whole.
+
+        Raises:
+            InvalidRecord: the directory is no record, or holds what none can.
+            RecordCollision: the uuid is that of another record in the store.
+            FileChanged: a file would not keep still.
+        """
+        directory = _directory(record)
+        placement = self.ensure_materialized().placement
+        found = scan(directory.path)
+        nested = tuple(self.commit(RecordDirectory.open(path)) for path in found.nested)
+        token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+        sender = Sender(
+            self.store,
+            self.layout,
+            directory,
+            placement=placement,
+            token=token,
+            parallel=self.parallel,
+            cache=self._cache,
+            progress=self._progress,
+        )
+
+        def build(before: Manifest | None) -> Manifest:
+            model, updated_at = directory.model(), directory.updated_at
+            files = sender.send(found, before)
+            return Manifest(
+                header=directory.header,
+                generation=0,
+                commit=token,
+                committed_at_ns=0,
+                updated_at=updated_at,
+                place=directory.place() or (None if before is None else before.place),
+                model=model,
+                edges=self._united_edges(directory, files, before),
+                files=files,
+                file_count=len(files),
+            )
+
+        manifest, changed = self.manifests.commit(directory.uuid, build, token)
+        sender.end()
+        if self.index is not None:
+            self.index.add(manifest, home_uri=self.home_uri(manifest.uuid), directory=directory.path)
+        return Receipt(
+            uuid=manifest.uuid,
+            generation=manifest.generation,
+            changed=changed,
+            files=len(manifest.files),
+            bytes=sum(file.size for file in manifest.files),
+            moved_files=sender.moved_files,
+            moved_bytes=sender.moved_bytes,
+            nested=nested,
+        )
+
+    update = commit
+
+    def push(self, local: str | os.PathLike[str], uuid: str) -> str:
+        """Commits the directory of a record and returns its URI.
+
+        Raises:
+            InvalidRecord: the directory is missing, no record, or another one.
+        """
+        directory = RecordDirectory.open(local)
+        if directory.uuid != uuid:
+            raise InvalidRecord(f"{directory.path} is the record {directory.uuid}, not {uuid}")
+        self.commit(directory)
+        return self.home_uri(uuid)
+
+    def upload(
+        self,
+        record: RecordLike,
+        related: Related | str | int = Related.DIRECT,
+        *,
+        locate: Locate | None = None,
+        skip_missing: bool = False,
+    ) -> list[Receipt]:
+        """Commits a record and those related to it, each once, the given one first.
+
+        ``locate`` finds their directories by uuid; the index does without it.  One that is not local is fine if the
+        store has it.
+
+        Raises:
+            RelatedMissing: some are in neither place; all others were committed. Not with ``skip_missing``.
+        """
+        find = locate or (self.index.locate if self.index is not None else _nowhere)
+        receipts: list[Receipt] = []
+        missing: list[str] = []
+        first = _directory(record)
+        nested: set[str] = set()
+
+        def visit(uuid: str) -> tuple[str, ...]:
+            path = first.path if uuid == first.uuid else find(uuid)
+            if path is None:
+                if not self.contains(uuid):
+                    missing.append(uuid)
+                return ()
+            directory = RecordDirectory.open(path)
+            if uuid not in nested:
+                receipt = self.commit(directory)
+                receipts.append(receipt)
+                nested.update(_nested_uuids(receipt))
+            above = (directory.header.parent,) if directory.header.parent and directory.place() else ()
+            ends = (end for edge in directory.edges() for end in (edge.uuid, edge.related_uuid))
+            return tuple(dict.fromkeys((*ends, *above)))
+
+        closure(first.uuid, visit, Related.of(related))
+        _require_all(missing, skip_missing)
+        return receipts
+
+    # Getting records out.
+
+    def contains(self, uuid: str) -> bool:
+        """Whether the store holds a committed record."""
+        return self.store.head(self.layout.reference(self.layout.manifest(uuid))).exists
+
+    def manifest(self, uuid: str) -> Manifest:
+        """The manifest of a record with all its files.
+
+        Raises:
+            NoSuchRecord: there is none.
+        """
+        stored = self.manifests.read(uuid)
+        if stored is None:
+            raise NoSuchRecord(f"there is no record {uuid} in {self.root()}", hint="'record ls' lists what there is")
+        return self.manifests.complete(stored.manifest)
+
+    def retrieve(self, uuid: str, directory: str | os.PathLike[str]) -> bool:
+        """Puts a record, its run records included, at a directory; True only if all of it was verified and is there.
+
+        False without a trace for a record that is unknown or damaged; what is damaged is logged, and `verify` tells.
+
+        Raises:
+            AlreadyExists: the directory holds something else.
+        """
+        try:
+            self._retrieve(uuid, Path(directory))
+        except NoSuchRecord:
+            return False
+        except RecordDamaged as error:
+            _log.warning("records.damaged", uuid=uuid, error=str(error))
+            return False
+        return True
+
+    def pull(self, uuid: str, into: str | os.PathLike[str] | None = None) -> str | None:
+        """The URI of the local copy made at ``into``, or of the stored record if that is None; None if not verified."""
+        if into is None:
+            return self.home_uri(uuid) if self.contains(uuid) and self.verify(uuid) else None
+        return Path(into).absolute().as_uri() if self.retrieve(uuid, into) else None
+
+    def download(
+        self,
+        uuid: str,
+        destination: str | os.PathLike[str],
+        related: Related | str | int = Related.DIRECT,
+        *,
+        skip_missing: bool = False,
+    ) -> list[Path]:
+        """Retrieves a record and those related to it below a directory, each once; the given one comes first.
+
+        Run records lie in the directories of their parents and are not retrieved twice.
+
+        Raises:
+            NoSuchRecord: the record itself is not there.
+            RelatedMissing: related ones are not; all others were retrieved. Not with ``skip_missing``.
+            RecordDamaged: one is not what its manifest says.
+        """
+        below = Path(destination)
+        missing: list[str] = []
+        directories: list[Path] = []
+        nested: set[str] = set()
+
+        def visit(wanted: str) -> tuple[str, ...]:
+            try:
+                records = self._placed(wanted)
+            except NoSuchRecord:
+                if wanted == uuid:
+                    raise
+                missing.append(wanted)
+                return ()
+            if wanted not in nested:
+                self._retrieve(wanted, below / wanted, records)
+                directories.append(below / wanted)
+                nested.update(manifest.uuid for manifest, _ in records)
+            # The runs' own relations are the record's: whoever gets a run needs what it used.
+            return tuple(dict.fromkeys(end for manifest, _ in records for end in manifest.related()))
+
+        closure(uuid, visit, Related.of(related))
+        _require_all(missing, skip_missing)
+        return directories
+
+    def verify(self, uuid: str, *, deep: bool = False) -> Verification:
+        """Compares the stored files of a record with its manifest: their sizes, with ``deep`` every byte.
+
+        Raises:
+            NoSuchRecord: there is none.
+        """
+        try:
+            manifest = self.manifest(uuid)
+        except RecordDamaged as error:
+            return Verification(uuid=uuid, problems=(error.message,))
+        files = {file.key: file for file in manifest.files if file.kind is FileKind.FILE}
+        check = self._deep_problem if deep else self._size_problem(uuid)
+        problems = sorted(
+            problem
+            for problem in each(list(files.values()), check, min(self.parallel, len(files)))
+            if problem is not None
+        )
+        return Verification(uuid=uuid, files=len(files), problems=tuple(problems))
+
+    # Finding records.
+
+    def walk(self) -> Iterator[Manifest]:
+        """The manifests of all records, as they come, without the files of long ones; nothing else is read.
+
+        Damaged ones are logged and left out.
+        """
+
+        def load(uuid: str) -> Manifest | None:
+            try:
+                stored = self.manifests.read(uuid)
+            except (RecordDamaged, InvalidRecord) as error:
+                _log.warning("records.damaged", uuid=uuid, error=str(error))
+                return None
+            return None if stored is None else stored.manifest
+
+        for manifest in each(self.manifests.uuids(), load, self.parallel):
+            if manifest is not None:
+                yield manifest
+
+    def search_for(self, record: RecordLike, match: Match = Match.IDENTITY) -> list[str]:
+        """The uuids of committed records like this one: one listing."""
+        header = _directory(record).header
+        return self.search(
+            identity_key=header.identity_key,
+            predicate_key=header.predicate_key if match is Match.PREDICATE else None,
+        )
+
+    def search(
+        self,
+        *,
+        identity_key: str | None = None,
+        predicate_key: str | None = None,
+        label: str | None = None,
+        parent: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """The uuids of committed records that fit all that is given: one listing, and a look at each that it names.
+
+        Times are those at which records were made, ``until`` is not included.  Without identity, label or parent the
+        newest come first.  For questions about configurations and predicates ask a `RecordIndex`.
+
+        Raises:
+            ValueError: a predicate key without an identity key.
+        """
+        if predicate_key is not None and identity_key is None:
+            raise ValueError("a predicate key is searched for below an identity key: give both")
+        if identity_key is not None:
+            prefix = self.layout.by_identity(identity_key, predicate_key)
+        elif label is not None:
+            prefix = self.layout.by_label(label)
+        elif parent is not None:
+            prefix = self.layout.by_parent(parent)
+        else:
+            prefix = self.layout.by_time()
+        exact = label is None and since is None and until is None and (parent is None or identity_key is None)
+        found: list[str] = []
+        for uuids in _batches(self._candidates(prefix, since, until), limit or 1000):
+            kept = dict(each(uuids, lambda uuid: (uuid, self._fits(uuid, exact, label, parent, since, until)), 16))
+            found += [uuid for uuid in uuids if kept[uuid]]
+            if limit is not None and len(found) >= limit:
+                break
+        return found[:limit]
+
+    def set_label(self, uuid: str, label: str | None) -> bool:
+        """Names a record in the store, without a local copy of it; False if it had that name.
+
+        Raises:
+            NoSuchRecord: there is none.
+        """
+        self.manifest(uuid)
+        token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+
+        def build(before: Manifest | None) -> Manifest:
+            if before is None:
+                raise NoSuchRecord(f"the record {uuid} was deleted meanwhile")
+            model = {**before.model, "label": label}
+            content = json.dumps(model, ensure_ascii=False).encode()
+            digest = hashlib.sha256(content).hexdigest()
+            if dict(before.model) == model:
+                return before
+            key = f"{self.layout.versioned(uuid, digest)}-{token}"
+            self.store.write_bytes(self.layout.reference(key), content)
+            named = RecordFile(path="model.json", size=len(content), sha256=digest, key=key)
+            others = [file for file in before.files if file.path != "model.json"]
+            files = tuple(sorted((*others, named), key=lambda file: file.path))
+            return evolve(before, model=model, files=files)
+
+        manifest, changed = self.manifests.commit(uuid, build, token)
+        if self.index is not None:
+            self.index.add(manifest, home_uri=self.home_uri(uuid))
+        return changed
+
+    # Letting go of records.
+
+    def delete(self, uuid: str, deletion: Deletion = Deletion.NOW) -> bool:
+        """Removes a record, its manifest first; True if there was one.  Missing pieces do not matter.
+
+        Its run records are records of their own and stay.  A record that somebody commits at the same moment must be
+        trashed, not deleted at once.
+        """
+        stored = self.manifests.read(uuid)
+        if stored is None:
+            if deletion is Deletion.NOW:
+                self._remove_objects(uuid)
+            return False
+        if deletion is Deletion.TRASH:
+            kept = self.layout.reference(self.layout.trashed(uuid, time.time_ns()))
+            self.store.copy_raw(self.layout.reference(self.layout.manifest(uuid)), kept)
+        self.store.delete(self.layout.reference(self.layout.manifest(uuid)))
+        if deletion is Deletion.NOW:
+            self._remove_objects(uuid)
+        self.store.delete_many([self.layout.reference(key) for key in self.layout.pointers(stored.manifest)])
+        if self.index is not None:
+            self.index.mark_missing(uuid)
+        return True
+
+    def restore(self, uuid: str) -> bool:
+        """Takes a record out of the trash, as it was when it was trashed last; False if it is not there any more.
+
+        Raises:
+            RecordCollision: another record has taken the uuid since.
+        """
+        trashed = [entry.reference for entry in self.store.walk(self._trash_of(uuid), directory=True)]
+        if not trashed:
+            return False
+        if not self.contains(uuid):
+            manifest = self.manifests.complete(decode_manifest(self.store.read_bytes(trashed[-1]), uuid))
+            condemned = read_condemned(self.store, self.layout)
+            if any(file.key in condemned for file in manifest.files):
+                return False
+            token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+            self.manifests.commit(uuid, lambda before: manifest if before is None else before, token)
+        self.store.delete_many(trashed)
+        return True
+
+    def evict(self, directory: str | os.PathLike[str], *, deep: bool = True) -> bool:
+        """Removes a local copy that the store has, byte for byte; False if it has not, or the copy is not whole.
+
+        With ``deep`` the stored bytes are read for that.  Run records in it have to be stored, too.
+        """
+        record = RecordDirectory.open(directory)
+        found = scan(record.path)
+        for path in (record.path, *found.nested):
+            inner = RecordDirectory.open(path)
+            try:
+                if not self._has_all(inner) or not self.verify(inner.uuid, deep=deep):
+                    return False
+            except NoSuchRecord:
+                return False
+        shutil.rmtree(record.path)
+        if self._cache is not None:
+            self._cache.forget(record.path)
+        if self.index is not None:
+            self.index.mark_remote(record.uuid)
+        return True
+
+    def close(self) -> None:
+        """Closes the store, if this object opened it."""
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        _connected.set((*_connected.get(), self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack = list(_connected.get())
+        if self in stack:
+            stack.reverse()
+            stack.remove(self)
+            _connected.set(tuple(reversed(stack)))
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"RecordStore({self.root()!r})"
+
+    def _retrieve(self, uuid: str, directory: Path, records: list[Placed] | None = None) -> None:
+        placed = records or self._placed(uuid)
+        complete = [Placed(self.manifests.complete(manifest), place) for manifest, place in placed]
+        fetcher = Fetcher(self.store, self.layout, parallel=self.parallel, cache=self._cache, progress=self._progress)
+        fetcher.fetch(complete, directory)
+        if self.index is not None:
+            for manifest, place in complete:
+                self.index.add(manifest, home_uri=self.home_uri(manifest.uuid), directory=directory / place)
+
+    def _placed(self, uuid: str) -> list[Placed]:
+        """A record and the run records below it."""
+        stored = self.manifests.read(uuid)
+        if stored is None:
+            raise NoSuchRecord(f"there is no record {uuid} in {self.root()}", hint="'record ls' lists what there is")
+        found = [Placed(stored.manifest, "")]
+        seen = {uuid}
+        for above in found:
+            children = self._candidates(self.layout.by_parent(above.manifest.uuid), None, None)
+            for child in children:
+                inner = None if child in seen else self.manifests.read(child)
+                seen.add(child)
+                if inner is None or inner.manifest.place is None or inner.manifest.header.parent != above.manifest.uuid:
+                    continue
+                place = f"{above.place}/{inner.manifest.place}" if above.place else inner.manifest.place
+                found.append(Placed(inner.manifest, place))
+        return found
+
+    def _candidates(self, prefix: str, since: datetime | None, until: datetime | None) -> Iterator[str]:
+        """The uuids a listing of pointers names; by time only those in it, the newest first."""
+        by_time = prefix == self.layout.by_time()
+        reference = self.layout.reference(prefix)
+        start = Cursor.at_start()
+        if by_time and until is not None:
+            start = Cursor.after_key(self.layout.reference(self.layout.time_prefix(_ns(until))).key)
+        while not start.is_at_end:
+            page = self.store.list_page(reference, None, start, directory=True)
+            for entry in page.entries:
+                if by_time and since is not None and self.layout.time_of(entry.reference.key) < _ns(since):
+                    return
+                yield entry.reference.name
+            start = page.cursor
+
+    def _fits(
+        self,
+        uuid: str,
+        exact: bool,
+        label: str | None,
+        parent: str | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> bool:
+        """Whether a record that a pointer names is committed and fits."""
+        if exact:
+            return self.contains(uuid)
+        stored = self.manifests.read(uuid)
+        if stored is None:
+            return False
+        manifest = stored.manifest
+        return (
+            (label is None or manifest.label == label)
+            and (parent is None or manifest.header.parent == parent)
+            and (since is None or manifest.created_at_ns >= _ns(since))
+            and (until is None or manifest.created_at_ns < _ns(until))
+        )
+
+    def _united_edges(
+        self, directory: RecordDirectory, files: tuple[RecordFile, ...], before: Manifest | None
+    ) -> tuple[Edge, ...]:
+        """The edges of the log as it was sent: of both writers, if another one has added some."""
+        local = directory.edges()
+        if before is None or not any(file.path == EDGE_LOG for file in files):
+            return local
+        return tuple(dict.fromkeys((*before.edges, *local)))
+
+    def _size_problem(self, uuid: str) -> Callable[[RecordFile], str | None]:
+        prefix = self.layout.reference(self.layout.record(uuid))
+        sizes = {self.layout.relative(entry.reference): entry.size for entry in self.store.walk(prefix, directory=True)}
+
+        def problem(file: RecordFile) -> str | None:
+            size = sizes.get(file.key)
+            if size is None and file.key.startswith("blobs/"):
+                found = self.store.head(self.layout.reference(file.key))
+                size = found.size if found.exists else None
+            if size is None:
+                return f"{file.path}: missing"
+            return None if size == file.size else f"{file.path}: {size} bytes instead of {file.size}"
+
+        return problem
+
+    def _deep_problem(self, file: RecordFile) -> str | None:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self.store.read_raw(self.layout.reference(file.key), max_bytes=0) as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+                    size += len(piece)
+        except NotFound:
+            return f"{file.path}: missing"
+        if size != file.size:
+            return f"{file.path}: {size} bytes instead of {file.size}"
+        return None if digest.hexdigest() == file.sha256 else f"{file.path}: other content than was committed"
+
+    def _remove_objects(self, uuid: str) -> None:
+        # Shared blobs are left to the collection: other records may need them.
+        prefix = self.layout.reference(self.layout.record(uuid))
+        failed = self.store.delete_many([entry.reference for entry in self.store.walk(prefix, directory=True)])
+        for error in failed.values():
+            raise error
+
+    def _trash_of(self, uuid: str) -> DataReference:
+        return self.layout.reference(self.layout.trashed(uuid))
+
+    def _has_all(self, record: RecordDirectory) -> bool:
+        """Whether the store has a local copy as it is now."""
+        manifest = self.manifest(record.uuid)
+        stored = {file.path: file for file in manifest.files}
+        found = scan(record.path)
+        if {entry.path for entry in found.entries} - stored.keys():
+            return False
+        for entry in found.entries:
+            file = stored[entry.path]
+            if entry.kind is not file.kind or entry.target != file.target:
+                return False
+            if entry.kind is not FileKind.FILE or entry.path == EDGE_LOG:
+                continue
+            if entry.stamp.size != file.size or digest_of(record.path / entry.path)[1] != file.sha256:
+                return False
+        return set(record.edges()) <= set(manifest.edges)
+
+
+def fetch(uuid: str, directory: str | os.PathLike[str]) -> bool:
+    """Retrieves a record from the first connected store that has it and whose copy is whole, outermost first."""
+    return any(store.retrieve(uuid, directory) for store in RecordStore.connected())
+
+
+def _directory(record: RecordLike) -> RecordDirectory:
+    return record if isinstance(record, RecordDirectory) else RecordDirectory.open(record)
+
+
+def _nested_uuids(receipt: Receipt) -> Iterator[str]:
+    for inner in receipt.nested:
+        yield inner.uuid
+        yield from _nested_uuids(inner)
+
+
+def _nowhere(uuid: str) -> Path | None:
+    return None
+
+
+def _require_all(missing: list[str], skip_missing: bool) -> None:
+    if missing and not skip_missing:
+        raise RelatedMissing(
+            f"{len(missing)} related records are missing: {', '.join(missing[:5])}{'...' if missing[5:] else ''}",
+            uuids=tuple(missing),
+            hint="everything else was done; skip the missing ones, or bring them first",
+        )
+
+
+def _batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _ns(moment: datetime) -> int:
+    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
