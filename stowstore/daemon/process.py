@@ -125,7 +125,7 @@ def _begin(request: MountRequest) -> Mounted:
         xattrs=xattrs,
         spin=options.spin,
     )
-    plain_files, no_plain_files = _plain_files(session, opened.options.cache_dir)
+    plain_files, no_plain_files = _plain_files(session)
     found = evolve(found, passthrough=plain_files)
     device = mount(
         request.path, source=f"stowstore#{volume.name}", read_only=session.read_only, allow_other=options.allow_other
@@ -139,15 +139,15 @@ def _begin(request: MountRequest) -> Mounted:
         raise
 
 
-def _plain_files(session: Session, cache_dir: Path | None) -> tuple[Path | None, str]:
+def _plain_files(session: Session) -> tuple[Path | None, str]:
     """Where plain files are kept for the kernel to read by itself, or why nowhere."""
     if not session.read_only:
         return None, "the mount is written"
     if session.chunks.codec.is_sealed:
         return None, "the root is encrypted, and its content does not lie on a disk in the clear"
-    if cache_dir is None:
+    if session.cache_dir is None:
         return None, "the mount has no cache directory"
-    return cache_dir, ""
+    return session.cache_dir, ""
 
 
 def _key(request: MountRequest) -> KeySource | None:

@@ -208,6 +208,11 @@ class Session:
     def read_only(self) -> bool:
         return self._lease is None
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where blocks are cached on the local disk, and staged data lie."""
+        return self._options.cache_dir
+
     def at(self, version: VersionName) -> Session:
         """Another version of the root, opened for reading in the same way."""
         return Session.read(self.root, version, self._options)
