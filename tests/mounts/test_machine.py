@@ -36,7 +36,7 @@ class _Side:
     """One of the two directories, with the files and the directory that a program has open below it."""
 
     def __init__(self, top: Path) -> None:
-        top.mkdir()
+        top.mkdir(exist_ok=True)
         self.top = top
         self.opened: dict[int, int] = {}
         self.inside: int | None = None
@@ -229,26 +229,41 @@ class _Machine(RuleBasedStateMachine):
         assert _snapshot(self.disk.top) == _snapshot(self.mount.top)
 
 
-@pytest.mark.parametrize("kernel_cache", ["writethrough", "writeback"])
-def test_random_programs_do_the_same_on_a_mount(mounting: Mounting, kernel_cache: str) -> None:
-    """After each program, and once more when everything was unmounted and mounted again, both sides are the same."""
+#: Ways to mount: the kernel gathers writes or hands them on, and keeps what it was told or asks every time.
+_WAYS: dict[str, dict[str, Any]] = {
+    "writethrough": {},
+    "writeback": {"options": MountOptions(kernel_cache="writeback")},
+    "uncached": {"attr_cache": 0.0, "entry_cache": 0.0, "dir_entry_cache": 0.0},
+}
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_random_programs_do_the_same_on_a_mount(mounting: Mounting, way: str) -> None:
+    """After each program both sides are the same; once more after mounting anew, and after going on from there."""
     volume = mounting.volume()
-    options = MountOptions(kernel_cache=kernel_cache)
-    path = mounting.mount(volume, options=options)
     local = mounting.directory / "local"
     local.mkdir()
-    told = {"local": local, "mounted": path, "volume": volume, "numbers": itertools.count()}
-    machine = type("MountMachine", (_Machine,), told)
 
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    _run(mounting.mount(volume, **_WAYS[way]), local, volume, 30)
 
     volume.blocking.unmount()
-    assert _snapshot(local) == _snapshot(mounting.mount(volume, options=options))
+    assert _snapshot(local) == _snapshot(mounting.mount(volume, **_WAYS[way]))
+
+    # With nothing in memory or on disk of all that is stored.
+    volume.blocking.finalize()
+    elsewhere = {"meta_dir": mounting.directory / "meta", "cache_dir": mounting.directory / "cold"}
+    _run(mounting.mount(volume, **_WAYS[way], **elsewhere), local, volume, 15)
+
+
+def _run(mounted: Path, local: Path, volume: RWVolume, count: int) -> None:
+    """Runs so many programs, each in a directory that an earlier run may have left as it is."""
+    told = {"local": local, "mounted": mounted, "volume": volume, "numbers": itertools.count()}
+    run_state_machine_as_test(
+        type("MountMachine", (_Machine,), told),
+        settings=settings(
+            max_examples=count, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
 
 
 def _outcome(act: Callable[[_Side], Any], side: _Side) -> Any:
