@@ -67,7 +67,7 @@ def doctor(opener: Opener, store_url: str | None, as_json: bool) -> None:
 
     Exit status 1 when something the store needs is broken; what is only optional is a note.
     """
-    findings = [*_machine(), *_mounting(), *_kinds(), *_credentials()]
+    findings = [*_machine(), *_mounting(), *_isolation(), *_kinds(), *_credentials()]
     if store_url is not None or opener.configured:
         with opener.limits():
             findings += _store_findings(lambda: open_store(store_url) if store_url else opener.store(None))
@@ -142,6 +142,24 @@ def _mounting() -> Iterator[Finding]:
         )
     else:
         yield Finding("mount: passthrough", Verdict.OK, "possible for versions that are mounted with --cache-dir")
+
+
+def _isolation() -> Iterator[Finding]:
+    """What isolates jobs, found out by running one; what it has to say goes to standard error."""
+    try:
+        from stowstore.jobs import Job, run_job
+
+        result = run_job(Job(command=("true",)))
+    except (StoreError, OSError) as error:
+        advice = getattr(error, "hint", None) or "on Debian or Ubuntu: apt-get install bubblewrap"
+        yield Finding("run: isolation of jobs", Verdict.NOTE, str(getattr(error, "message", error)), advice)
+    except ModuleNotFoundError as error:
+        yield Finding(
+            "run: isolation of jobs", Verdict.NOTE, f"no package {error.name}", "pip install 'stowstore[volumes]'"
+        )
+    else:
+        works = Verdict.OK if result.exit_code == 0 else Verdict.NOTE
+        yield Finding("run: isolation of jobs", works, f"by {result.sandbox}")
 
 
 def _has_capability(number: int) -> bool:

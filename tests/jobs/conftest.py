@@ -12,6 +12,7 @@ import pytest
 from stowstore.fuse import device
 from stowstore.mounts import table
 from tests.jobs.harness import Jobs, eventually, processes_with
+from tests.servers.installing import cache_directory
 from tests.servers.requiring import are_required
 
 
@@ -58,6 +59,8 @@ def jobs(
 ) -> Iterator[Jobs]:
     """Jobs in bubblewrap, or the sandbox a test asks for; what it leaves mounted or running is ended, and fails it."""
     monkeypatch.setenv("STOWSTORE_RUNTIME_DIR", str(tmp_path / "run"))
+    # What was installed for the tests stays where it is, though the cache is the test's own.
+    monkeypatch.setenv("STOWSTORE_SERVERS", str(cache_directory()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
     monkeypatch.setenv("STOWSTORE_IDLE_SECONDS", "0.2")
     for name in ("STOWSTORE_ROOT", "STOWSTORE_JOB_SCRATCH", "STOWSTORE_JOB_SYSTEM", "STOWSTORE_SANDBOX"):

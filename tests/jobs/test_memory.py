@@ -13,8 +13,10 @@ from tests.jobs.harness import Jobs, eventually
 
 MIB = 1 << 20
 
-#: Takes as many mebibytes as it is told, all of them touched.
-_EATER = "import sys; eaten = b'x' * (int(sys.argv[1]) << 20); print(len(eaten) >> 20)"
+
+def _eater(mebibytes: int) -> tuple[str, ...]:
+    """Takes so much memory, and touches all of it."""
+    return ("dd", "if=/dev/zero", "of=/dev/null", f"bs={mebibytes}M", "count=1")
 
 
 def _can_limit() -> bool:
@@ -34,9 +36,9 @@ def test_a_job_that_takes_too_much_is_ended_by_the_kernel(jobs: Jobs) -> None:
     """The limit is that of the job as a whole, and its result says that it was exceeded."""
     if not _can_limit():
         pytest.skip("no control group that limits memory can be made here")
-    within = jobs.run("/usr/bin/python3", "-c", _EATER, "10", memory=200 * MIB)
+    within = jobs.run(*_eater(10), memory=200 * MIB)
     assert (0, "cgroup", False) == (within.exit_code, within.memory_enforced, within.memory_exceeded)
-    beyond = jobs.run("/usr/bin/python3", "-c", _EATER, "400", memory=100 * MIB)
+    beyond = jobs.run(*_eater(400), memory=100 * MIB)
     assert (137, "cgroup", True) == (beyond.exit_code, beyond.memory_enforced, beyond.memory_exceeded)
 
 
@@ -44,9 +46,11 @@ def test_processes_of_a_job_share_its_limit(jobs: Jobs) -> None:
     """Many that are small enough by themselves are too much together."""
     if not _can_limit():
         pytest.skip("no control group that limits memory can be made here")
-    script = f"for n in 1 2 3 4; do /usr/bin/python3 -c \"{_EATER}; import time; time.sleep(1000)\" 60 & done; wait -n"
-    result = jobs.run("bash", "-c", script, memory=120 * MIB)
-    assert result.memory_exceeded
+    # Each keeps what it has read until somebody takes it.
+    script = "for n in 1 2 3 4; do dd if=/dev/zero bs=60M count=1 | sleep 20 & done; wait"
+    assert jobs.run("sh", "-c", script, memory=120 * MIB).memory_exceeded
+    less = script.replace("60M", "10M").replace("sleep 20", "sleep 0")
+    assert not jobs.run("sh", "-c", less, memory=120 * MIB).memory_exceeded
 
 
 def test_no_group_is_left(jobs: Jobs) -> None:
@@ -83,9 +87,9 @@ def test_a_group_of_a_dead_supervisor_is_removed_by_the_next_job() -> None:
 def test_without_a_group_each_process_is_limited_and_that_is_said(jobs: Jobs) -> None:
     """An allocation beyond the limit fails; the result does not claim more than that."""
     told: list[str] = []
-    result = jobs.run("/usr/bin/python3", "-c", _EATER, "400", memory=200 * MIB, notice=told.append)
+    result = jobs.run(*_eater(400), memory=200 * MIB, notice=told.append)
     assert (1, "address-space", False) == (result.exit_code, result.memory_enforced, result.memory_exceeded)
-    assert "MemoryError" in jobs.capture.readouterr().err
+    assert "memory exhausted" in jobs.capture.readouterr().err
     assert ["no control group can be made here: memory is limited for each process by itself, not for the job"] == told
 
 
