@@ -171,7 +171,7 @@ def _row(what: str, client: str, **more: Any) -> Row:
 
 
 def _work(order: Mapping[str, Any]) -> Mapping[str, Any]:
-    import stowstore.locations.s3  # noqa: F401
+    import stowstore.locations.s3.location  # noqa: F401
     from stowstore.volumes import Volume
 
     root = f"s3://{order['bucket']}/root?endpoint={order['endpoint']}"

@@ -81,6 +81,10 @@ class _Collector:
             # Published before anything goes, with what goes: a run that is stopped half way goes on where it was.
             write_condemned(self._store, self._layout, condemned)
             self._remove(ready)
+            if ready:
+                gone = set(ready)
+                left = {key: at_ns for key, at_ns in condemned.items() if key not in gone}
+                write_condemned(self._store, self._layout, left)
             for key in sorted(self._pointers - pointers):
                 self._store.write_bytes(self._layout.reference(key), b"")
         return Collection(
