@@ -146,7 +146,12 @@ def list_(volumes: NamedVolumes, quiet: bool, form: str, filters: tuple[str, ...
 @json_option
 @named_command
 def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> None:
-    """Show everything about volumes: limits, use, backing, versions, and which jobs have them. JSON is an array."""
+    """Show everything about volumes: limits, use, backing, versions, and which jobs have them. JSON is an array.
+
+    \b
+    Example:
+      stowstore volume inspect training --json
+    """
     found = [volumes.inspect(name).to_data() for name in names]
     if as_json:
         echo_json(found)
@@ -165,7 +170,13 @@ def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> Non
 @json_option
 @named_command
 def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert: float | None, as_json: bool) -> None:
-    """Show how full volumes are, from counters: nothing is walked, however large they are."""
+    """Show how full volumes are, from counters: nothing is walked, however large they are.
+
+    \b
+    Examples:
+      stowstore volume df --watch 2
+      stowstore volume df training --alert 80 || notify "training is nearly full"
+    """
     while True:
         found = [volumes.inspect(name) for name in names] if names else volumes.list()
         if as_json:
@@ -193,6 +204,10 @@ def usage(volumes: NamedVolumes, name: str, largest: int, as_json: bool) -> None
     """Show what the volume NAME holds at this moment, and its largest directories. With ROOT#NAME: what versions take.
 
     The numbers are the volume's own counters, and the directories come from its index: no file is looked at.
+
+    \b
+    Example:
+      stowstore volume usage training
     """
     exact = volumes.usage(name)
     info = volumes.inspect(name)
@@ -236,7 +251,13 @@ def resize(volumes: NamedVolumes, name: str, size: str, inodes: int | None, as_j
 @_dry_run
 @named_command
 def remove(volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs: bool, dry_run: bool) -> None:
-    """Remove volumes and everything they hold. One that jobs use is refused, naming them."""
+    """Remove volumes and everything they hold. One that jobs use is refused, naming them.
+
+    \b
+    Examples:
+      stowstore volume remove scratch
+      stowstore volume rm --stop-jobs old-1 old-2
+    """
     failed: StoreError | None = None
     for name in names:
         try:
@@ -272,6 +293,11 @@ def prune(
 
     With -a or a label as filter also volumes that hold something. With a NAME or ROOT#NAME and --keep-last and its
     kin: forget old versions of a volume.
+
+    \b
+    Examples:
+      stowstore volume prune --filter label=scratch
+      stowstore volume prune training --keep-last 10 --yes
     """
     chosen = parsed_filters(filters)
     if set(chosen) - {"labels"}:
@@ -298,7 +324,12 @@ def prune(
 @click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
 @named_command
 def label(volumes: NamedVolumes, name: str, labels: tuple[str, ...]) -> None:
-    """Set labels of a volume, KEY=VALUE, or take them away, KEY-."""
+    """Set labels of a volume, KEY=VALUE, or take them away, KEY-.
+
+    \b
+    Example:
+      stowstore volume label training team=ml tier-
+    """
     changes: dict[str, str | None] = {}
     for text in labels:
         if "=" in text:
@@ -317,7 +348,12 @@ def label(volumes: NamedVolumes, name: str, labels: tuple[str, ...]) -> None:
 @json_option
 @named_command
 def jobs(volumes: NamedVolumes, name: str | None, as_json: bool) -> None:
-    """Show which jobs use the volume NAME, or every volume that is used."""
+    """Show which jobs use the volume NAME, or every volume that is used.
+
+    \b
+    Example:
+      stowstore volume jobs training
+    """
     found = volumes.jobs(name)
     rows: list[dict[str, Any]] = [
         {
@@ -341,7 +377,12 @@ def jobs(volumes: NamedVolumes, name: str | None, as_json: bool) -> None:
 @click.command()
 @named_command
 def metrics(volumes: NamedVolumes) -> None:
-    """Print what volumes hold and may hold, in Prometheus' text format."""
+    """Print what volumes hold and may hold, in Prometheus' text format.
+
+    \b
+    Example:
+      stowstore volume metrics > /var/lib/node_exporter/volumes.prom
+    """
     from stowstore.named.metrics import exposition
 
     click.echo(exposition(volumes), nl=False)

@@ -45,6 +45,9 @@ class VolumePath:
             ConfigError: it names no volume.
         """
         root, hash_, rest = text.partition("#")
+        if not hash_ and "://" not in text:
+            # A volume of this host, by its name.
+            root, rest = "", text
         name, colon, path = rest.partition(":/")
         address = _address(f"{root}{hash_}{name}")
         return cls(address, f"/{path}" if colon else "/")
@@ -219,6 +222,7 @@ def _address(text: str) -> VolumeAddress:
 def _registered(text: str) -> VolumeAddress:
     """The address of a volume of this host, ``NAME`` or ``NAME@VERSION``."""
     from stowstore.named import NamedVolumes
+    from stowstore.named.errors import VolumeNotFound
     from stowstore.named.names import is_name
 
     name, at, version = text.partition("@")
@@ -227,4 +231,10 @@ def _registered(text: str) -> VolumeAddress:
             f"{text!r} names no volume",
             hint="write ROOT#NAME, for instance file:///data/root#training, or the name of a volume of this host",
         )
-    return VolumeAddress.parse(NamedVolumes().address(name) + at + version)
+    try:
+        address = NamedVolumes().address(name)
+    except VolumeNotFound as error:
+        raise VolumeNotFound(
+            error.message, hint="see `stowstore volume list`; a volume in a store is ROOT#NAME"
+        ) from error
+    return VolumeAddress.parse(address + at + version)

@@ -29,6 +29,9 @@ __all__ = ["import_directory", "import_tar"]
 #: Files up to this size are read whole by the threads; larger ones are streamed by the writing thread.
 _SMALL: Final = 1 << 20
 _PIECE: Final = 4 << 20
+
+#: The smallest hole that is made of zeros in a tar stream.
+_HOLE: Final = 64 << 10
 _AHEAD: Final = 256
 _TELL_EVERY: Final = 500
 
@@ -271,6 +274,21 @@ def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, offset
 
 
+def _not_zeros(piece: bytes) -> Iterator[tuple[int, int]]:
+    """The stretches that are not all zeros: a tar stream has no holes, and they become some again."""
+    begin: int | None = None
+    for at in range(0, len(piece), _HOLE):
+        part = piece[at : at + _HOLE]
+        if part.count(0) == len(part):
+            if begin is not None:
+                yield begin, at
+                begin = None
+        elif begin is None:
+            begin = at
+    if begin is not None:
+        yield begin, len(piece)
+
+
 class _TarMember:
     """One member of an archive on its way into a volume."""
 
@@ -340,8 +358,10 @@ class _TarMember:
         try:
             offset = 0
             while piece := source.read(_PIECE):
-                self._files.write(handle, offset, piece, ROOT)
+                for start, stop in _not_zeros(piece):
+                    self._files.write(handle, offset + start, piece[start:stop], ROOT)
                 offset += len(piece)
+            self._files.setattr(made.ino, AttributeChanges(size=offset), ROOT)
             self._report.bytes += offset
         finally:
             self._files.release(handle)
