@@ -13,6 +13,7 @@ import click
 from benchmarks import comparing, inside
 from benchmarks.model import Row
 from benchmarks.mount import mount
+from benchmarks.named import named
 from benchmarks.report import Conditions, as_json, as_table, write_document
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.volumes import volumes
@@ -27,6 +28,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "layers": inside.layers,
     "volumes": volumes,
     "mount": mount,
+    "named": named,
 }
 
 
