@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from stowstore.cli.named_access import named_command
-from stowstore.cli.named_volumes import echo_created
+from stowstore.cli.named_output import echo_created
 from stowstore.cli.output import echo_json, json_option
 from stowstore.named import Access, Holder, NamedVolumes
 from stowstore.named.copying import copy_in, copy_out

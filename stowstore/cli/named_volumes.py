@@ -11,10 +11,10 @@ import click
 
 from datastore.errors import StoreError
 from stowstore.cli.named_access import echo_columns, label_pairs, named_command, parsed_filters
+from stowstore.cli.named_output import echo_created, fullness, percent, row, shown
 from stowstore.cli.output import echo_json, json_option, time_text
 from stowstore.named import NamedVolumes
-from stowstore.named.info import VolumeInfo
-from stowstore.named.record import BackingKind, VolumeType
+from stowstore.named.record import BackingKind
 from stowstore.named.sizes import DEFAULT_SIZE, format_size
 
 __all__ = ["create", "df", "inspect", "jobs", "label", "list_", "metrics", "prune", "remove", "resize", "usage"]
@@ -87,27 +87,6 @@ def create(
     echo_created(made, as_json)
 
 
-def echo_created(made: VolumeInfo, as_json: bool) -> None:
-    """Tells of a volume that was made; what it could not be goes to standard error, also beside JSON."""
-    assert made.record is not None
-    if made.problem is not None:
-        click.echo(f"stowstore: warning: {made.name} is a {made.record.backing} volume: {made.problem}", err=True)
-    if not made.record.enforced:
-        click.echo(f"stowstore: warning: the size of {made.name} is not enforced", err=True)
-    if as_json:
-        echo_json(made.to_data())
-        return
-    click.echo("Volume created successfully:")
-    click.echo(f"  Name: {made.name}")
-    click.echo(f"  Size: {made.record.size}")
-    click.echo(f"  Type: {made.record.type}")
-    click.echo(f"  Path: {made.path}")
-    click.echo(f"  Backing: {made.record.backing}{'' if made.record.enforced else ' (not enforced)'}")
-    if made.record.type is VolumeType.MEMORY:
-        click.echo("  Kept until it is removed or this host reboots; `stowstore volume snapshot` keeps what it holds.")
-    click.echo(f"\nUse it: stowstore run --volume={made.name} -- COMMAND   (it is at /volumes/{made.name})")
-
-
 @click.command("list")
 @click.option("-q", "--quiet", is_flag=True, help="Names alone.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
@@ -137,7 +116,7 @@ def list_(volumes: NamedVolumes, quiet: bool, form: str, filters: tuple[str, ...
         click.echo("No volumes found")
     else:
         echo_columns(
-            ("NAME", "SIZE", "TYPE", "CREATED", "USED", "BACKING", "ENFORCED", "JOBS"), [_row(info) for info in found]
+            ("NAME", "SIZE", "TYPE", "CREATED", "USED", "BACKING", "ENFORCED", "JOBS"), [row(info) for info in found]
         )
 
 
@@ -160,7 +139,7 @@ def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> Non
         if index:
             click.echo()
         for key, value in data.items():
-            click.echo(f"{key}: {_shown(key, value)}")
+            click.echo(f"{key}: {shown(key, value)}")
 
 
 @click.command()
@@ -182,13 +161,13 @@ def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert
         if as_json:
             echo_json([info.to_data() for info in found])
         else:
-            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [_fullness(info) for info in found])
+            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [fullness(info) for info in found])
         if watch is None:
             break
         sys.stdout.flush()
         time.sleep(watch)
     if alert is not None:
-        full = [info.name for info in found if _percent(info) > alert]
+        full = [info.name for info in found if percent(info) > alert]
         for name in full:
             click.echo(f"stowstore: {name} is fuller than {alert:g} %", err=True)
         if full:
@@ -386,50 +365,3 @@ def metrics(volumes: NamedVolumes) -> None:
     from stowstore.named.metrics import exposition
 
     click.echo(exposition(volumes), nl=False)
-
-
-def _row(info: VolumeInfo) -> tuple[str, ...]:
-    if info.record is None:
-        return (info.name, "unknown", "corrupt", "unknown", "unknown", "unknown", "no", str(len(info.jobs)))
-    used = "unknown" if info.usage.used_bytes is None else format_size(info.usage.used_bytes)
-    return (
-        info.name,
-        info.record.size,
-        info.record.type.value,
-        info.created_text(),
-        f"{used} (lost)" if info.usage.is_lost else used,
-        info.record.backing.value,
-        "yes" if info.record.enforced else "no",
-        str(len(info.jobs)),
-    )
-
-
-def _fullness(info: VolumeInfo) -> tuple[str, ...]:
-    if info.record is None or info.usage.used_bytes is None:
-        return (info.name, "unknown", "unknown", "unknown", "", "")
-    return (
-        info.name,
-        format_size(info.record.size_bytes),
-        format_size(info.usage.used_bytes),
-        format_size(info.available_bytes or 0),
-        f"{_percent(info):.0f}%",
-        str(info.usage.inodes if info.usage.inodes is not None else "unknown"),
-    )
-
-
-def _percent(info: VolumeInfo) -> float:
-    if info.record is None or info.usage.used_bytes is None:
-        return 0.0
-    return 100 * info.usage.used_bytes / info.record.size_bytes
-
-
-def _shown(key: str, value: Any) -> Any:
-    if key == "jobs":
-        return ", ".join(job["job"] for job in value) or "none"
-    if key == "labels":
-        return " ".join(f"{name}={text}" for name, text in value.items()) or "none"
-    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in key:
-        return f"{value} ({format_size(value)})"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else value

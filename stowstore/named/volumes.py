@@ -26,9 +26,9 @@ from stowstore.named.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from stowstore.named.history import HistoryOperations
 from stowstore.named.info import VolumeInfo
 from stowstore.named.leases import Access, Holder, exclusive, forget_dead, holders, take
+from stowstore.named.moving import MovingOperations
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import DATA
@@ -37,7 +37,7 @@ from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size, resized
 __all__ = ["Attachment", "NamedVolumes"]
 
 
-class NamedVolumes(HistoryOperations):
+class NamedVolumes(MovingOperations):
     """The volumes of a host; thread-safe, and safe beside other processes that use the same registry.
 
     ``base`` is the registry's directory: where ``$STOWSTORE_ROOT`` says, else ``/var/lib/stowstore/volumes`` for root,
