@@ -15,7 +15,7 @@ from stowstore.cli.named_output import echo_created, fullness, percent, row, sho
 from stowstore.cli.output import echo_json, json_option, time_text
 from stowstore.named import NamedVolumes
 from stowstore.named.record import BackingKind
-from stowstore.named.sizes import DEFAULT_SIZE, format_size
+from stowstore.named.sizes import format_size
 
 __all__ = ["create", "df", "inspect", "jobs", "label", "list_", "metrics", "prune", "remove", "resize", "usage"]
 
@@ -25,7 +25,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be
 
 @click.command()
 @click.argument("name")
-@click.option("--size", default=DEFAULT_SIZE, show_default=True, metavar="SIZE", help="Such as 512MB, 1.5GB, 2TiB.")
+@click.option("--size", metavar="SIZE", help="Such as 512MB, 1.5GB or 2TiB; 1GB where nothing is said.")
 @click.option("--type", "volume_type", default="filesystem", show_default=True, metavar="filesystem|memory")
 @click.option("--inodes", type=click.IntRange(min=1), metavar="N", help="Files and directories it may hold.")
 @click.option("--backing", metavar="|".join(BackingKind), help="Instead of the best this host can provide.")
@@ -39,7 +39,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be
 def create(
     volumes: NamedVolumes,
     name: str,
-    size: str,
+    size: str | None,
     volume_type: str,
     inodes: int | None,
     backing: str | None,
@@ -60,14 +60,13 @@ def create(
     """
     ctx = click.get_current_context()
     if source is not None:
-        given = ctx.get_parameter_source("size") is not click.core.ParameterSource.DEFAULT
         typed = ctx.get_parameter_source("volume_type") is not click.core.ParameterSource.DEFAULT
         origin, _, version = source.partition("@")
         made = volumes.clone(
             origin,
             name,
             version=version or None,
-            size=size if given else None,
+            size=size,
             volume_type=volume_type if typed else None,
         )
         if labels:

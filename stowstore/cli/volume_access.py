@@ -85,7 +85,9 @@ class Access:
         return found
 
     def root(self, url: str, *, create: RootFormat | None = None) -> Root:
-        """The root at a URL; made where there is nothing, if ``create`` says of what."""
+        """The root at a URL, or of a volume of this host; made where there is nothing, if ``create`` says of what."""
+        if "://" not in url:
+            url = _registered(url).root
         url = normal_root(url)
         found = self._roots.get(url)
         if found is None:

@@ -193,7 +193,7 @@ class HistoryOperations(NamedCore):
                 backing.detach(draft, made)
             return made
 
-        return self._registry.publish(made, build)
+        return self._publish(made, build)
 
     def _forked(self, directory: Path, record: VolumeRecord, made: VolumeRecord, found: Version) -> VolumeRecord:
         """A clone of a volume whose root others share: one small write there."""
@@ -210,7 +210,7 @@ class HistoryOperations(NamedCore):
                 counted(draft, made, statistics.used_bytes, statistics.inode_count)
                 return made
 
-            return self._registry.publish(made, build)
+            return self._publish(made, build)
         except BaseException:
             root.delete_refs(made.name)
             raise
@@ -237,7 +237,7 @@ class HistoryOperations(NamedCore):
             counted(draft, made, statistics.used_bytes, statistics.inode_count)
             return evolve(made, head=str(VolumeAddress.locator(url, head.volume, head)), snapshots=1)
 
-        return self._registry.publish(made, build)
+        return self._publish(made, build)
 
 
 def reader(doing: str) -> Holder:

@@ -20,7 +20,8 @@ from stowstore.named.info import VolumeInfo
 from stowstore.named.leases import exclusive, take
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
-from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size
+from stowstore.named.settings import Settings
+from stowstore.named.sizes import exact_size, parse_size
 
 if TYPE_CHECKING:
     from stowstore.versions.root import Root
@@ -76,7 +77,9 @@ class MovingOperations(HistoryOperations):
         if name in self._registry.names():
             return self._moved_on(name, root, head)
         held = root.load(head).statistics.used_bytes
-        room = max(held, parse_size(DEFAULT_SIZE)) if size is None else parse_size(str(size))
+        room = (
+            max(held, parse_size(Settings.from_environment().default_size)) if size is None else parse_size(str(size))
+        )
         made = VolumeRecord(
             name=check_name(name),
             type=checked_type(volume_type),
@@ -119,11 +122,12 @@ class MovingOperations(HistoryOperations):
             self._require_free(name)
             return self.pull(source, name, size=size, volume_type=volume_type)
         self._require_free(name)
+        size = Settings.from_environment().default_size if size is None else size
         made = VolumeRecord(
             name=name,
             type=checked_type(volume_type),
-            size=str(size or DEFAULT_SIZE),
-            size_bytes=parse_size(str(size or DEFAULT_SIZE)),
+            size=str(size),
+            size_bytes=parse_size(str(size)),
             backing=BackingKind.CHUNKED,
         )
         chosen, _ = choose_backing(self.base, made.type, None)
@@ -139,7 +143,7 @@ class MovingOperations(HistoryOperations):
                 record = chosen.create(directory, made)
                 return self._imported(directory, record, stream)
 
-            return self._info(self._registry.publish(made, build))
+            return self._info(self._publish(made, build))
 
     # -- private -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 
 from stowstore.named import NamedVolumes
 from stowstore.named.metrics import NAMES
+from stowstore.named.settings import VARIABLES
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "named-volumes.md"
 
@@ -37,3 +38,9 @@ def test_the_commands_of_the_document_run(host: NamedVolumes, tmp_path: Path, mo
 def test_the_document_names_every_metric() -> None:
     """And no other."""
     assert set(NAMES) == set(re.findall(r"`(stow_volume_\w+)`", _DOCUMENT.read_text()))
+
+
+def test_the_document_names_every_setting() -> None:
+    """With what it means, as the code has it."""
+    rows = dict(re.findall(r"^\| `(STOWSTORE_VOLUMES_\w+)` \| (.*) \|$", _DOCUMENT.read_text(), re.MULTILINE))
+    assert rows == VARIABLES
