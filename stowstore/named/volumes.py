@@ -65,8 +65,8 @@ class NamedVolumes(MovingOperations):
         ``size`` is bytes or text such as ``1GB``, which is the default, ``inodes`` how many files and directories there
         may be.  ``backing`` None takes the best this host can provide; the ``problem`` of what is returned says why
         better ones were passed over.  With ``require_enforced`` a backing that does not enforce the size is refused,
-        ``preallocate`` takes the room on the host's disk at once.  ``store`` is the URL of a root where a chunked volume
-        keeps its versions.
+        ``preallocate`` takes the room on the host's disk at once.  ``store`` is the URL of a root where a chunked
+        volume keeps its versions.
 
         Raises:
             InvalidName, InvalidSize, InvalidType: an argument cannot be.
