@@ -12,6 +12,8 @@ from stowstore.daemon.process import main
 from stowstore.mounts.options import MountRequest
 
 if __name__ == "__main__":
+    # structlog would load it for the colours of tracebacks, which takes longer than to mount; a log has none.
+    sys.modules["rich"] = None  # type: ignore[assignment]
     parser = argparse.ArgumentParser(description="Serves one mount; started by `stowstore mount`.")
     parser.add_argument("--log")
     parser.add_argument("--lifeline", type=int)

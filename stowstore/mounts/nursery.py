@@ -6,6 +6,7 @@ once, and this and every further mount of the block is a fork of it.  It ends wi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -13,24 +14,27 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from stowstore.mounts.options import MountRequest
+if TYPE_CHECKING:
+    from stowstore.mounts.options import MountRequest
 
-__all__ = ["HELLO", "Nursery", "current", "nursery"]
+__all__ = ["HELLO", "Nursery", "begin", "current", "environment", "nursery"]
 
 #: What is said with the descriptors of a mount: its request, where to answer, and its log.
 HELLO: Final = b"mount"
 
 _current: ContextVar[Nursery | None] = ContextVar("stowstore_nursery", default=None)
+_begun: list[Nursery] = []
 
 
 @contextlib.contextmanager
 def nursery() -> Iterator[None]:
     """Mounts within the block, and in threads that have its context, are forked from one process."""
-    opened = Nursery()
+    opened = _begun.pop() if _begun else Nursery()
     token = _current.set(opened)
     try:
         yield
@@ -44,6 +48,24 @@ def current() -> Nursery | None:
     return _current.get()
 
 
+def begin() -> None:
+    """Starts the process of the next block already now, so that it loads its modules beside this one.
+
+    This module needs nothing but the standard library for that reason.
+    """
+    opened = Nursery()
+    opened.begin()
+    _begun.append(opened)
+    atexit.register(opened.close)
+
+
+def environment() -> dict[str, str]:
+    """The environment of daemons: this process's own, with where it found the package."""
+    here = str(Path(__file__).parents[2])
+    known = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != here]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *known]), "PYTHONSAFEPATH": "1"}
+
+
 class Nursery:
     """The process that forks daemons, from the outside; thread-safe."""
 
@@ -53,7 +75,13 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_over = False
 
-    def fork(self, request: MountRequest, log: int, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    def begin(self) -> None:
+        """Starts the process; without, that is done for the first daemon."""
+        with self._lock:
+            if self._connection is None and not self._is_over:
+                self._connection = self._start()
+
+    def fork(self, request: MountRequest, log: int) -> tuple[int, int] | None:
         """Has a daemon forked; its number and a descriptor that it answers on, or None when that cannot be.
 
         The request has to name its log.
@@ -64,7 +92,7 @@ class Nursery:
             os.write(told, json.dumps(request.to_data()).encode())
             os.lseek(told, 0, os.SEEK_SET)
             with self._lock:
-                pid = self._ask([told, writing, log], environment)
+                pid = self._ask([told, writing, log])
         except BaseException:
             os.close(reading)
             raise
@@ -81,14 +109,16 @@ class Nursery:
         with self._lock:
             self._give_up()
             if self._process is not None:
+                # It has nothing to lose, and may still be loading.
+                self._process.kill()
                 self._process.wait()
 
-    def _ask(self, descriptors: list[int], environment: Mapping[str, str]) -> int | None:
+    def _ask(self, descriptors: list[int]) -> int | None:
         if self._is_over:
             return None
         try:
             if self._connection is None:
-                self._connection = self._start(environment)
+                self._connection = self._start()
             socket.send_fds(self._connection, [HELLO], descriptors)
             answer = self._connection.recv(32)
         except OSError:
@@ -99,7 +129,7 @@ class Nursery:
             return None
         return int(answer)
 
-    def _start(self, environment: Mapping[str, str]) -> socket.socket:
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -109,7 +139,7 @@ class Nursery:
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 start_new_session=True,
-                env=dict(environment),
+                env=environment(),
             )
         return ours
 

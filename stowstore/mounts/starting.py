@@ -63,7 +63,7 @@ def _forked(request: MountRequest, log: Path, out: int) -> tuple[int, int] | Non
     if found is None or request.options.lifetime is Lifetime.PARENT:
         return None
     named = evolve(request, options=evolve(request.options, log_file=str(log)))
-    return found.fork(named, out, _environment())
+    return found.fork(named, out)
 
 
 def _spawned(request: MountRequest, log: Path, out: int) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def _spawned(request: MountRequest, log: Path, out: int) -> tuple[int, int]:
             pass_fds=[lifeline] if lifeline >= 0 else (),
             cwd="/",
             start_new_session=True,
-            env=_environment(),
+            env=nursery.environment(),
         )
     except BaseException:
         if alive >= 0:
@@ -149,13 +149,6 @@ def _log_of(request: MountRequest) -> Path:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _environment() -> dict[str, str]:
-    """This process's own, with where it found the package."""
-    here = str(Path(__file__).parents[2])
-    known = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != here]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *known]), "PYTHONSAFEPATH": "1"}
 
 
 def _last_words(log: Path) -> str:
