@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -144,3 +145,36 @@ def test_memory_without_anything_is_refused(plain: NamedVolumes, monkeypatch: py
         monkeypatch.setattr(type(choosing.backing_of(kind)), "probe", fails)
     with pytest.raises(BackingUnsupported, match="no volume of type memory"):
         plain.create("data", size="1MB", volume_type=VolumeType.MEMORY)
+
+
+@pytest.mark.usefixtures("loops")
+def test_volumes_of_joblet_are_taken_over_where_they_lie(host: NamedVolumes, job: Holder) -> None:
+    """Listed as they are; the first command that changes one makes it ours, with its files and its time."""
+    told = {"size": "4MB", "sizeBytes": 4 << 20, "createdTime": "2025-08-01T10:20:30.123456789Z"}
+    for name in ("looped", "plain"):
+        (host.base / name / "data").mkdir(parents=True)
+        record = {"name": name, "type": "filesystem", **told}
+        (host.base / name / "volume-info.json").write_text(json.dumps(record))
+    image = host.base / "looped" / "volume.img"
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    (host.base / "plain" / "data" / "f").write_text("kept")
+    (host.base / "broken").mkdir()
+    (host.base / "broken" / "volume-info.json").write_text('{"name": "broken", "sizeBytes": -1}')
+    shown = {info.name: info.to_data() for info in host.list()}
+    assert (shown["looped"]["backing"], shown["plain"]["backing"]) == ("loop", "directory")
+    assert (shown["plain"]["enforced"], shown["looped"]["created_time"]) == (False, "2025-08-01T10:20:30.123456Z")
+    assert shown["broken"]["problem"] is not None
+    with host.attach("looped", holder=job) as attached:
+        (attached.path / "f").write_text("new")
+    host.resize("looped", "8MB")
+    with host.attach("looped", holder=job) as attached:
+        assert (attached.path / "f").read_text() == "new"
+    with host.attach("plain", holder=job) as attached:
+        assert (attached.path / "f").read_text() == "kept"
+    assert host.inspect("looped").to_data()["created_time"] == "2025-08-01T10:20:30.123456Z"
+    for name in ("looped", "plain"):
+        host.remove(name)
+    host.remove("broken", force=True)
+    assert (host.names(), mounted_below(host.base)) == ([], [])
