@@ -14,6 +14,7 @@ from benchmarks import comparing, inside
 from benchmarks.interop import interop
 from benchmarks.model import Row
 from benchmarks.mount import mount
+from benchmarks.named import named
 from benchmarks.report import Conditions, as_json, as_table, write_document
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.volumes import volumes
@@ -28,6 +29,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "layers": inside.layers,
     "volumes": volumes,
     "mount": mount,
+    "named": named,
     "interop": interop,
 }
 

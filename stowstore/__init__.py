@@ -1,11 +1,11 @@
 """A pluggable storage framework: one measured store over every location, and versioned volumes on it."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stowstore.config import ContainerPolicy, SchemeConfig, StoreConfig
-from stowstore.store import StowStore, open_store
-
 if TYPE_CHECKING:
+    from stowstore.config import ContainerPolicy, SchemeConfig, StoreConfig
+    from stowstore.store import StowStore, open_store
     from stowstore.volumes import ROVolume, RWVolume, Volume
 
 __all__ = [
@@ -19,15 +19,19 @@ __all__ = [
     "open_store",
 ]
 
-_VOLUMES = ("ROVolume", "RWVolume", "Volume")
+_HOMES = {
+    "stowstore.config": ("ContainerPolicy", "SchemeConfig", "StoreConfig"),
+    "stowstore.store": ("StowStore", "open_store"),
+    # What volumes need beyond the store is an extra.
+    "stowstore.volumes": ("ROVolume", "RWVolume", "Volume"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # What volumes need beyond the store is an extra, and costs time to import.
-    if name in _VOLUMES:
-        from stowstore import volumes
-
-        return getattr(volumes, name)
+    # Loaded when asked for: daemons and commands that use other parts start the sooner.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from stowstore.cli.named_access import named_command
-from stowstore.cli.named_volumes import echo_created
+from stowstore.cli.named_output import echo_created
 from stowstore.cli.output import echo_json, json_option
 from stowstore.named import Access, Holder, NamedVolumes
 from stowstore.named.copying import copy_in, copy_out
@@ -90,7 +90,12 @@ def restore(
 def clone(
     volumes: NamedVolumes, source: str, new: str, size: str | None, volume_type: str | None, as_json: bool
 ) -> None:
-    """Make another volume of the present state of one, or of a version; bytes are shared on the disk."""
+    """Make another volume of the present state of one, or of a version; bytes are shared on the disk.
+
+    \b
+    Example:
+      stowstore volume clone training@epoch-3 experiment --size=100GB
+    """
     name, _, version = source.partition("@")
     echo_created(volumes.clone(name, new, version=version or None, size=size, volume_type=volume_type), as_json)
 
@@ -124,7 +129,12 @@ def backup(volumes: NamedVolumes, source: str, target: str, as_json: bool) -> No
 @json_option
 @named_command
 def push(volumes: NamedVolumes, source: str, target: str, as_json: bool) -> None:
-    """Copy a volume with its versions to a root in any store; prints the locator other hosts pull it by."""
+    """Copy a volume with its versions to a root in any store; prints the locator other hosts pull it by.
+
+    \b
+    Example:
+      stowstore volume push training "s3://bucket/volumes?region=eu-west-1"
+    """
     name, _, version = source.partition("@")
     _tell(volumes.push(name, target, version=version or None), as_json)
 
@@ -137,7 +147,12 @@ def push(volumes: NamedVolumes, source: str, target: str, as_json: bool) -> None
 @json_option
 @named_command
 def pull(volumes: NamedVolumes, source: str, name: str, size: str | None, volume_type: str, as_json: bool) -> None:
-    """Make the volume NAME of one in a root, or move it on to what is there."""
+    """Make the volume NAME of one in a root, or move it on to what is there.
+
+    \b
+    Example:
+      stowstore volume pull "s3://bucket/volumes?region=eu-west-1#training" training --size=50GB
+    """
     echo_created(volumes.pull(source, name, size=size, volume_type=volume_type), as_json)
 
 
@@ -149,6 +164,11 @@ def import_(volumes: NamedVolumes, source: str, target: str) -> None:
     """Bring a directory, a tar file or a tar stream (-) into a volume. With ROOT#NAME: into a volume in a store.
 
     The order of the two does not matter.
+
+    \b
+    Examples:
+      stowstore volume import ./dataset training
+      tar c src | stowstore volume import - training
     """
     from stowstore.named.archiving import import_directory_tar
 

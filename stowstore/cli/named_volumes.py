@@ -11,11 +11,11 @@ import click
 
 from datastore.errors import StoreError
 from stowstore.cli.named_access import echo_columns, label_pairs, named_command, parsed_filters
+from stowstore.cli.named_output import echo_created, fullness, percent, row, shown
 from stowstore.cli.output import echo_json, json_option, time_text
 from stowstore.named import NamedVolumes
-from stowstore.named.info import VolumeInfo
-from stowstore.named.record import BackingKind, VolumeType
-from stowstore.named.sizes import DEFAULT_SIZE, format_size
+from stowstore.named.record import BackingKind
+from stowstore.named.sizes import format_size
 
 __all__ = ["create", "df", "inspect", "jobs", "label", "list_", "metrics", "prune", "remove", "resize", "usage"]
 
@@ -25,7 +25,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be
 
 @click.command()
 @click.argument("name")
-@click.option("--size", default=DEFAULT_SIZE, show_default=True, metavar="SIZE", help="Such as 512MB, 1.5GB, 2TiB.")
+@click.option("--size", metavar="SIZE", help="Such as 512MB, 1.5GB or 2TiB; 1GB where nothing is said.")
 @click.option("--type", "volume_type", default="filesystem", show_default=True, metavar="filesystem|memory")
 @click.option("--inodes", type=click.IntRange(min=1), metavar="N", help="Files and directories it may hold.")
 @click.option("--backing", metavar="|".join(BackingKind), help="Instead of the best this host can provide.")
@@ -39,7 +39,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be
 def create(
     volumes: NamedVolumes,
     name: str,
-    size: str,
+    size: str | None,
     volume_type: str,
     inodes: int | None,
     backing: str | None,
@@ -60,14 +60,13 @@ def create(
     """
     ctx = click.get_current_context()
     if source is not None:
-        given = ctx.get_parameter_source("size") is not click.core.ParameterSource.DEFAULT
         typed = ctx.get_parameter_source("volume_type") is not click.core.ParameterSource.DEFAULT
         origin, _, version = source.partition("@")
         made = volumes.clone(
             origin,
             name,
             version=version or None,
-            size=size if given else None,
+            size=size,
             volume_type=volume_type if typed else None,
         )
         if labels:
@@ -85,27 +84,6 @@ def create(
             labels=label_pairs(labels),
         )
     echo_created(made, as_json)
-
-
-def echo_created(made: VolumeInfo, as_json: bool) -> None:
-    """Tells of a volume that was made; what it could not be goes to standard error, also beside JSON."""
-    assert made.record is not None
-    if made.problem is not None:
-        click.echo(f"stowstore: warning: {made.name} is a {made.record.backing} volume: {made.problem}", err=True)
-    if not made.record.enforced:
-        click.echo(f"stowstore: warning: the size of {made.name} is not enforced", err=True)
-    if as_json:
-        echo_json(made.to_data())
-        return
-    click.echo("Volume created successfully:")
-    click.echo(f"  Name: {made.name}")
-    click.echo(f"  Size: {made.record.size}")
-    click.echo(f"  Type: {made.record.type}")
-    click.echo(f"  Path: {made.path}")
-    click.echo(f"  Backing: {made.record.backing}{'' if made.record.enforced else ' (not enforced)'}")
-    if made.record.type is VolumeType.MEMORY:
-        click.echo("  Kept until it is removed or this host reboots; `stowstore volume snapshot` keeps what it holds.")
-    click.echo(f"\nUse it: stowstore run --volume={made.name} -- COMMAND   (it is at /volumes/{made.name})")
 
 
 @click.command("list")
@@ -137,7 +115,7 @@ def list_(volumes: NamedVolumes, quiet: bool, form: str, filters: tuple[str, ...
         click.echo("No volumes found")
     else:
         echo_columns(
-            ("NAME", "SIZE", "TYPE", "CREATED", "USED", "BACKING", "ENFORCED", "JOBS"), [_row(info) for info in found]
+            ("NAME", "SIZE", "TYPE", "CREATED", "USED", "BACKING", "ENFORCED", "JOBS"), [row(info) for info in found]
         )
 
 
@@ -146,7 +124,12 @@ def list_(volumes: NamedVolumes, quiet: bool, form: str, filters: tuple[str, ...
 @json_option
 @named_command
 def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> None:
-    """Show everything about volumes: limits, use, backing, versions, and which jobs have them. JSON is an array."""
+    """Show everything about volumes: limits, use, backing, versions, and which jobs have them. JSON is an array.
+
+    \b
+    Example:
+      stowstore volume inspect training --json
+    """
     found = [volumes.inspect(name).to_data() for name in names]
     if as_json:
         echo_json(found)
@@ -155,7 +138,7 @@ def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> Non
         if index:
             click.echo()
         for key, value in data.items():
-            click.echo(f"{key}: {_shown(key, value)}")
+            click.echo(f"{key}: {shown(key, value)}")
 
 
 @click.command()
@@ -165,19 +148,25 @@ def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> Non
 @json_option
 @named_command
 def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert: float | None, as_json: bool) -> None:
-    """Show how full volumes are, from counters: nothing is walked, however large they are."""
+    """Show how full volumes are, from counters: nothing is walked, however large they are.
+
+    \b
+    Examples:
+      stowstore volume df --watch 2
+      stowstore volume df training --alert 80 || notify "training is nearly full"
+    """
     while True:
         found = [volumes.inspect(name) for name in names] if names else volumes.list()
         if as_json:
             echo_json([info.to_data() for info in found])
         else:
-            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [_fullness(info) for info in found])
+            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [fullness(info) for info in found])
         if watch is None:
             break
         sys.stdout.flush()
         time.sleep(watch)
     if alert is not None:
-        full = [info.name for info in found if _percent(info) > alert]
+        full = [info.name for info in found if percent(info) > alert]
         for name in full:
             click.echo(f"stowstore: {name} is fuller than {alert:g} %", err=True)
         if full:
@@ -193,6 +182,10 @@ def usage(volumes: NamedVolumes, name: str, largest: int, as_json: bool) -> None
     """Show what the volume NAME holds at this moment, and its largest directories. With ROOT#NAME: what versions take.
 
     The numbers are the volume's own counters, and the directories come from its index: no file is looked at.
+
+    \b
+    Example:
+      stowstore volume usage training
     """
     exact = volumes.usage(name)
     info = volumes.inspect(name)
@@ -236,7 +229,13 @@ def resize(volumes: NamedVolumes, name: str, size: str, inodes: int | None, as_j
 @_dry_run
 @named_command
 def remove(volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs: bool, dry_run: bool) -> None:
-    """Remove volumes and everything they hold. One that jobs use is refused, naming them."""
+    """Remove volumes and everything they hold. One that jobs use is refused, naming them.
+
+    \b
+    Examples:
+      stowstore volume remove scratch
+      stowstore volume rm --stop-jobs old-1 old-2
+    """
     failed: StoreError | None = None
     for name in names:
         try:
@@ -272,6 +271,11 @@ def prune(
 
     With -a or a label as filter also volumes that hold something. With a NAME or ROOT#NAME and --keep-last and its
     kin: forget old versions of a volume.
+
+    \b
+    Examples:
+      stowstore volume prune --filter label=scratch
+      stowstore volume prune training --keep-last 10 --yes
     """
     chosen = parsed_filters(filters)
     if set(chosen) - {"labels"}:
@@ -298,7 +302,12 @@ def prune(
 @click.argument("labels", metavar="KEY=VALUE|KEY-...", nargs=-1, required=True)
 @named_command
 def label(volumes: NamedVolumes, name: str, labels: tuple[str, ...]) -> None:
-    """Set labels of a volume, KEY=VALUE, or take them away, KEY-."""
+    """Set labels of a volume, KEY=VALUE, or take them away, KEY-.
+
+    \b
+    Example:
+      stowstore volume label training team=ml tier-
+    """
     changes: dict[str, str | None] = {}
     for text in labels:
         if "=" in text:
@@ -317,7 +326,12 @@ def label(volumes: NamedVolumes, name: str, labels: tuple[str, ...]) -> None:
 @json_option
 @named_command
 def jobs(volumes: NamedVolumes, name: str | None, as_json: bool) -> None:
-    """Show which jobs use the volume NAME, or every volume that is used."""
+    """Show which jobs use the volume NAME, or every volume that is used.
+
+    \b
+    Example:
+      stowstore volume jobs training
+    """
     found = volumes.jobs(name)
     rows: list[dict[str, Any]] = [
         {
@@ -341,54 +355,12 @@ def jobs(volumes: NamedVolumes, name: str | None, as_json: bool) -> None:
 @click.command()
 @named_command
 def metrics(volumes: NamedVolumes) -> None:
-    """Print what volumes hold and may hold, in Prometheus' text format."""
+    """Print what volumes hold and may hold, in Prometheus' text format.
+
+    \b
+    Example:
+      stowstore volume metrics > /var/lib/node_exporter/volumes.prom
+    """
     from stowstore.named.metrics import exposition
 
     click.echo(exposition(volumes), nl=False)
-
-
-def _row(info: VolumeInfo) -> tuple[str, ...]:
-    if info.record is None:
-        return (info.name, "unknown", "corrupt", "unknown", "unknown", "unknown", "no", str(len(info.jobs)))
-    used = "unknown" if info.usage.used_bytes is None else format_size(info.usage.used_bytes)
-    return (
-        info.name,
-        info.record.size,
-        info.record.type.value,
-        info.created_text(),
-        f"{used} (lost)" if info.usage.is_lost else used,
-        info.record.backing.value,
-        "yes" if info.record.enforced else "no",
-        str(len(info.jobs)),
-    )
-
-
-def _fullness(info: VolumeInfo) -> tuple[str, ...]:
-    if info.record is None or info.usage.used_bytes is None:
-        return (info.name, "unknown", "unknown", "unknown", "", "")
-    return (
-        info.name,
-        format_size(info.record.size_bytes),
-        format_size(info.usage.used_bytes),
-        format_size(info.available_bytes or 0),
-        f"{_percent(info):.0f}%",
-        str(info.usage.inodes if info.usage.inodes is not None else "unknown"),
-    )
-
-
-def _percent(info: VolumeInfo) -> float:
-    if info.record is None or info.usage.used_bytes is None:
-        return 0.0
-    return 100 * info.usage.used_bytes / info.record.size_bytes
-
-
-def _shown(key: str, value: Any) -> Any:
-    if key == "jobs":
-        return ", ".join(job["job"] for job in value) or "none"
-    if key == "labels":
-        return " ".join(f"{name}={text}" for name, text in value.items()) or "none"
-    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in key:
-        return f"{value} ({format_size(value)})"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else value

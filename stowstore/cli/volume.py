@@ -107,15 +107,21 @@ def _positionals(args: list[str]) -> Iterator[str]:
     """What is no option and not the value of one."""
     follows = False
     for text in args:
-        if text.startswith("-") and text != "-":
-            follows = "=" not in text and text not in _FLAGS
-        elif follows:
+        if follows:
             follows = False
+        elif text.startswith("-") and text != "-":
+            follows = text in _WITH_VALUES
         else:
             yield text
 
 
-_FLAGS: Final = frozenset({"--", "--force", "--help", "--json", "--quiet", "--yes", "-f", "-h", "-l", "-q", "-r", "-y"})
+#: The options of the verbs below that are followed by a value.
+_WITH_VALUES: Final = frozenset(
+    {
+        *("--conflicts", "--filter", "--format", "--from", "--key", "--limit", "--message", "--option", "--root"),
+        *("--size", "--tag", "--type", "-m", "-n", "-o"),
+    }
+)
 
 #: What people type.
 _ALIASES: Final[Mapping[str, str]] = MappingProxyType(

@@ -45,6 +45,9 @@ class VolumePath:
             ConfigError: it names no volume.
         """
         root, hash_, rest = text.partition("#")
+        if not hash_ and "://" not in text:
+            # A volume of this host, by its name.
+            root, rest = "", text
         name, colon, path = rest.partition(":/")
         address = _address(f"{root}{hash_}{name}")
         return cls(address, f"/{path}" if colon else "/")
@@ -82,7 +85,9 @@ class Access:
         return found
 
     def root(self, url: str, *, create: RootFormat | None = None) -> Root:
-        """The root at a URL; made where there is nothing, if ``create`` says of what."""
+        """The root at a URL, or of a volume of this host; made where there is nothing, if ``create`` says of what."""
+        if "://" not in url:
+            url = _registered(url).root
         url = normal_root(url)
         found = self._roots.get(url)
         if found is None:
@@ -219,6 +224,7 @@ def _address(text: str) -> VolumeAddress:
 def _registered(text: str) -> VolumeAddress:
     """The address of a volume of this host, ``NAME`` or ``NAME@VERSION``."""
     from stowstore.named import NamedVolumes
+    from stowstore.named.errors import VolumeNotFound
     from stowstore.named.names import is_name
 
     name, at, version = text.partition("@")
@@ -227,4 +233,10 @@ def _registered(text: str) -> VolumeAddress:
             f"{text!r} names no volume",
             hint="write ROOT#NAME, for instance file:///data/root#training, or the name of a volume of this host",
         )
-    return VolumeAddress.parse(NamedVolumes().address(name) + at + version)
+    try:
+        address = NamedVolumes().address(name)
+    except VolumeNotFound as error:
+        raise VolumeNotFound(
+            error.message, hint="see `stowstore volume list`; a volume in a store is ROOT#NAME"
+        ) from error
+    return VolumeAddress.parse(address + at + version)

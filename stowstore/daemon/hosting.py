@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from datastore.errors import LimitExceeded
+from datastore.errors import LimitExceeded, StoreError
 from datastore.events import get_logger
 from stowstore.daemon.mounted import Mounted
 from stowstore.mounts.counters import Counters, write_counters
@@ -57,6 +57,9 @@ def open_session(volume: Any, opening: Mapping[str, Any], hosting: Hosting) -> S
     if session.base is None:
         hand_over(session.files)
     session.files.set_limits(limit_bytes=hosting.limit_bytes, limit_inodes=hosting.limit_inodes)
+    if hosting.limit_bytes and isinstance(session.files.content, FileContent):
+        # Whoever writes more than fits is told so, whatever it is; a file that is only made long takes no room.
+        session.files.content.keeps_zeros = True
     return session
 
 
@@ -154,11 +157,16 @@ class Hosted:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if self._mounted.unmount_if_unused():
+        try:
+            left = self._mounted.unmount_if_unused()
+        except (OSError, StoreError) as error:
+            _log.warning("mount.not_unmounted", path=str(self._mounted.path), error=str(error))
+            left = False
+        if left:
             _log.info("mount.idle", path=str(self._mounted.path))
-            return True
-        fcntl.flock(self._lease, fcntl.LOCK_UN)
-        return False
+        else:
+            fcntl.flock(self._lease, fcntl.LOCK_UN)
+        return left
 
 
 def _room_in_memory(limit_bytes: int) -> int:

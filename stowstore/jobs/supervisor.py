@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -29,6 +30,7 @@ from stowstore.jobs.request import VOLUMES, WORK, Job, VolumeRequest
 from stowstore.jobs.sandbox import View, choose
 from stowstore.jobs.settings import Settings
 from stowstore.jobs.system import Bind, base_environment, system_binds, system_links
+from stowstore.mounts.nursery import nursery
 from stowstore.named import Access, Attachment, Holder, NamedVolumes, VolumeRecord
 from stowstore.named.registry import Registry
 from stowstore.versions.ulid import new_ulid
@@ -165,9 +167,10 @@ def _attached(job: Job, name: str, volumes: NamedVolumes) -> Iterator[list[Attac
     with contextlib.ExitStack() as stack:
         found: list[Attachment] = []
         if job.volumes:
-            with ThreadPoolExecutor(len(job.volumes), "attach") as pool:
+            with nursery(), ThreadPoolExecutor(len(job.volumes), "attach") as pool:
                 starting = [
                     pool.submit(
+                        copy_context().run,
                         volumes.attach,
                         request.name,
                         access=request.access,

@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from attrs import evolve
+
 from datastore.errors import DeadlineExceeded
 from stowstore.fuse.device import MountFailed, find_mount
-from stowstore.mounts import control, table
+from stowstore.mounts import control, nursery, table
 from stowstore.mounts.options import Lifetime, MountRequest
 from stowstore.mounts.unmounting import clear_dead
 
@@ -42,22 +44,45 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
         raise MountFailed(f"a volume is mounted at {path} already", hint="unmount it, or choose another path")
     path.mkdir(parents=True, exist_ok=True)
     log = _log_of(request)
+    with open(log, "ab", opener=_private) as out:
+        pid, answers = _forked(request, log, out.fileno()) or _spawned(request, log, out.fileno())
+    try:
+        _await_ready(answers, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
+    except BaseException:
+        _end(pid)
+        clear_dead(path)
+        raise
+    finally:
+        os.close(answers)
+    return path
+
+
+def _forked(request: MountRequest, log: Path, out: int) -> tuple[int, int] | None:
+    """A daemon from the nursery, where there is one, and the descriptor it answers on."""
+    found = nursery.current()
+    if found is None or request.options.lifetime is Lifetime.PARENT:
+        return None
+    named = evolve(request, options=evolve(request.options, log_file=str(log)))
+    return found.fork(named, out)
+
+
+def _spawned(request: MountRequest, log: Path, out: int) -> tuple[int, int]:
+    """A daemon of its own, and the descriptor it answers on."""
     lifeline, alive = os.pipe() if request.options.lifetime is Lifetime.PARENT else (-1, -1)
     try:
         command = [sys.executable, "-m", "stowstore.daemon", "--log", str(log)]
         if lifeline >= 0:
             command += ["--lifeline", str(lifeline)]
-        with open(log, "ab", opener=_private) as out:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=out,
-                pass_fds=[lifeline] if lifeline >= 0 else (),
-                cwd="/",
-                start_new_session=True,
-                env=_environment(),
-            )
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            pass_fds=[lifeline] if lifeline >= 0 else (),
+            cwd="/",
+            start_new_session=True,
+            env=nursery.environment(),
+        )
     except BaseException:
         if alive >= 0:
             os.close(alive)
@@ -68,13 +93,12 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     # The daemon may outlive this object, which would complain about that; its end is waited for elsewhere.
     process.returncode = 0
     threading.Thread(target=_reap, args=(process.pid, alive), name="mount-end", daemon=True).start()
-    try:
-        _await_ready(process, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
-    except BaseException:
-        _end(process.pid)
-        clear_dead(path)
-        raise
-    return path
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout as answers:
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(json.dumps(request.to_data()).encode())
+        return process.pid, os.dup(answers.fileno())
 
 
 def _reap(pid: int, alive: int) -> None:
@@ -96,30 +120,22 @@ def _end(pid: int) -> None:
         time.sleep(0.005)
 
 
-def _await_ready(process: subprocess.Popen[bytes], request: MountRequest, log: Path, timeout: float) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdin as pipe, process.stdout as answers:
-        try:
-            pipe.write(json.dumps(request.to_data()).encode())
-            pipe.close()
-        except BrokenPipeError:
-            pass
-        end = time.monotonic() + timeout
-        said = b""
-        while not said.endswith(b"\n"):
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([answers], [], [], left)[0]:
-                raise DeadlineExceeded(
-                    f"{request.path} was not mounted within {timeout:g} s", hint=f"its log is {log}; or allow more time"
-                )
-            part = os.read(answers.fileno(), 1 << 16)
-            if not part:
-                raise MountFailed(
-                    f"the daemon for {request.path} ended before it was ready: {_last_words(log)}",
-                    hint=f"its log is {log}",
-                )
-            said += part
+def _await_ready(answers: int, request: MountRequest, log: Path, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    said = b""
+    while not said.endswith(b"\n"):
+        left = end - time.monotonic()
+        if left <= 0 or not select.select([answers], [], [], left)[0]:
+            raise DeadlineExceeded(
+                f"{request.path} was not mounted within {timeout:g} s", hint=f"its log is {log}; or allow more time"
+            )
+        part = os.read(answers, 1 << 16)
+        if not part:
+            raise MountFailed(
+                f"the daemon for {request.path} ended before it was ready: {_last_words(log)}",
+                hint=f"its log is {log}",
+            )
+        said += part
     answer = json.loads(said)
     if "failed" in answer:
         raise control.raised(answer["failed"])
@@ -133,13 +149,6 @@ def _log_of(request: MountRequest) -> Path:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _environment() -> dict[str, str]:
-    """This process's own, with where it found the package."""
-    here = str(Path(__file__).parents[2])
-    known = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != here]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *known]), "PYTHONSAFEPATH": "1"}
 
 
 def _last_words(log: Path) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Final
 
 from datastore.errors import ConfigError
 from stowstore.named.backings import backing_of
-from stowstore.named.errors import InvalidType
+from stowstore.named.errors import InvalidType, NamedError, NotAllowed
 from stowstore.named.info import VolumeInfo
 from stowstore.named.leases import holders
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import DATA, Registry
-from stowstore.named.sizes import MAX_SIZE
+from stowstore.named.settings import Settings
+from stowstore.named.sizes import MAX_SIZE, format_size
 
 __all__ = ["NamedCore", "checked_backing", "checked_inodes", "checked_labels", "checked_type"]
 
@@ -45,6 +47,54 @@ class NamedCore:
             jobs=tuple(holders(directory)),
             is_mounted=backing.is_attached(directory) if mounted is None else str(path) in mounted,
         )
+
+    def _publish(self, record: VolumeRecord, build: Callable[[Path], VolumeRecord | None]) -> VolumeRecord:
+        """Makes a volume that the operator allows, see `Registry.publish`."""
+        self._require_allowed(record)
+        return self._registry.publish(record, build)
+
+    def _require_allowed(self, record: VolumeRecord) -> None:
+        """Refuses what is more than the operator allows, beside what there is.
+
+        Raises:
+            NotAllowed: it is; the message names the limit.
+        """
+        allowed = Settings.from_environment()
+        if allowed.max_size is not None and record.size_bytes > allowed.max_size:
+            raise NotAllowed(
+                f"volume {record.name} would have {format_size(record.size_bytes)}, and {format_size(allowed.max_size)}"
+                " are allowed",
+                hint="$STOWSTORE_VOLUMES_MAX_SIZE says so",
+            )
+        if allowed.max_volumes is None and allowed.max_memory is None and allowed.max_memory_volumes is None:
+            return
+        names = [name for name in self._registry.names() if name != record.name]
+        if allowed.max_volumes is not None and len(names) >= allowed.max_volumes:
+            raise NotAllowed(
+                f"there are {len(names)} volumes, and {allowed.max_volumes} are allowed",
+                hint="remove one; $STOWSTORE_VOLUMES_MAX_VOLUMES says so",
+            )
+        if record.type is not VolumeType.MEMORY:
+            return
+        sizes = [size for name in names if (size := self._memory_of(name)) is not None]
+        if allowed.max_memory_volumes is not None and len(sizes) >= allowed.max_memory_volumes:
+            raise NotAllowed(
+                f"there are {len(sizes)} volumes in memory, and {allowed.max_memory_volumes} are allowed",
+                hint="remove one; $STOWSTORE_VOLUMES_MAX_MEMORY_VOLUMES says so",
+            )
+        if allowed.max_memory is not None and sum(sizes) + record.size_bytes > allowed.max_memory:
+            raise NotAllowed(
+                f"volumes in memory would have {format_size(sum(sizes) + record.size_bytes)},"
+                f" and {format_size(allowed.max_memory)} are allowed",
+                hint="remove one, or ask for less; $STOWSTORE_VOLUMES_MAX_MEMORY says so",
+            )
+
+    def _memory_of(self, name: str) -> int | None:
+        """The size of a volume in memory; None of every other one."""
+        with contextlib.suppress(NamedError):
+            record = self._registry.load(name)
+            return record.size_bytes if record.type is VolumeType.MEMORY else None
+        return None
 
     def _sweep(self) -> None:
         """Deletes what others have withdrawn and not deleted."""

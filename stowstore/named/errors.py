@@ -27,6 +27,7 @@ __all__ = [
     "InvalidType",
     "NamedError",
     "NoSpace",
+    "NotAllowed",
     "NotPermitted",
     "VolumeBusy",
     "VolumeCorrupt",
@@ -113,6 +114,12 @@ class NoSpace(NamedError, LimitExceeded):
     """The host has not the room, on disk or in memory, that a volume of this size may need."""
 
     reason = "no_space"
+
+
+class NotAllowed(NamedError, LimitExceeded):
+    """More volumes, or larger ones, than the operator of this host allows."""
+
+    reason = "not_allowed"
 
 
 class VolumeBusy(NamedError, PreconditionFailed):

@@ -6,28 +6,27 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from stowstore.named.backings import backing_of, choose_backing
+from stowstore.named.backings import backing_of
 from stowstore.named.backings.chunked import STORE, ChunkedBacking, address_of, counted
 from stowstore.named.core import NamedCore, checked_type
 from stowstore.named.errors import BackingUnsupported, VolumeExists
 from stowstore.named.info import VolumeInfo
-from stowstore.named.leases import exclusive
+from stowstore.named.leases import Access, Holder, exclusive, take
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import area_of
-from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size
+from stowstore.named.sizes import parse_size
 
 if TYPE_CHECKING:
     from stowstore.named.versions import Version
-    from stowstore.transfer.progress import TransferReport
     from stowstore.versions.root import Root
     from stowstore.volumes import Change, LogEntry
 
-__all__ = ["HistoryOperations"]
+__all__ = ["HistoryOperations", "reader"]
 
 
 class HistoryOperations(NamedCore):
@@ -105,22 +104,12 @@ class HistoryOperations(NamedCore):
             BelowUsed: ``size`` is less than the state holds.
         """
         self._require_free(name)
-        with self._registry.changing(source) as record:
-            made = VolumeRecord(
-                name=name,
-                type=record.type if volume_type is None else checked_type(volume_type),
-                size=record.size if size is None else str(size),
-                size_bytes=record.size_bytes if size is None else parse_size(str(size)),
-                inodes=record.inodes,
-                backing=record.backing,
-                enforced=record.enforced,
-                labels=record.labels,
-                parent=source,
-            )
-            if record.backing is not BackingKind.CHUNKED and version is None:
-                return self._info(self._copied(record, made))
-            found = self._state(record, version)
-            made = evolve(made, parent=f"{source}@{found.id}")
+        record = self._registry.load(source)
+        if record.backing is not BackingKind.CHUNKED and version is None:
+            with self._registry.changing(source):
+                return self._info(self._copied(record, self._like(record, name, size, volume_type)))
+        with self._held(source, version, "clone") as (record, found):
+            made = evolve(self._like(record, name, size, volume_type), parent=f"{source}@{found.id}")
             directory = self._registry.directory(source)
             if record.root is not None:
                 return self._info(self._forked(directory, record, made, found))
@@ -130,119 +119,23 @@ class HistoryOperations(NamedCore):
             store = area_of(directory, record) / STORE
             return self._info(self._replicated(made, root, found.locator.version_name, link_from=store))
 
-    def push(self, name: str, target: str, *, version: str | None = None) -> str:
-        """Copies a version, the present state without one, and its history to another root; returns its locator there.
-
-        ``target`` is ``ROOT#NAME``, or a root where it gets the volume's own name.  What is there already is not copied
-        again, and the head there moves on from its past only.
-
-        Raises:
-            PreconditionFailed: the volume there has versions that are not in this history.
-        """
-        from stowstore.named.replicating import replicate
-        from stowstore.named.versions import root_of
-        from stowstore.versions.address import VolumeAddress
-        from stowstore.volumes.registry import registry
-
-        with self._registry.changing(name) as record:
-            found = self._state(record, version)
-            url, there = _target(target, name)
-            source, _ = root_of(self._registry.directory(name), record)
-            replicate(source, registry.root(url, create=True), found.locator.version_name, name=there)
-            return str(VolumeAddress.locator(url, found.locator.volume, found.locator.version_name))
-
-    def pull(
-        self,
-        source: str,
-        name: str,
-        *,
-        size: str | int | None = None,
-        volume_type: VolumeType | str = VolumeType.FILESYSTEM,
-    ) -> VolumeInfo:
-        """Makes a volume of one in another root: ``ROOT#NAME``, a version or tag of it, or a locator.
-
-        A volume of that name that holds a part of the same history moves on to it, unless jobs use it.
-
-        Raises:
-            VolumeExists: the name is taken by a volume with versions of its own.
-            BelowUsed: ``size`` is less than the version holds.
-        """
-        from stowstore.versions.address import VolumeAddress
-        from stowstore.volumes.registry import registry
-
-        address = VolumeAddress.parse(source)
-        root = registry.root(address.root)
-        head = address.version_name if address.digest else root.resolve(address.volume, address.version)
-        if name in self._registry.names():
-            return self._moved_on(name, root, head)
-        held = root.load(head).statistics.used_bytes
-        room = max(held, parse_size(DEFAULT_SIZE)) if size is None else parse_size(str(size))
-        made = VolumeRecord(
-            name=check_name(name),
-            type=checked_type(volume_type),
-            size=exact_size(room) if size is None else str(size),
-            size_bytes=room,
-            backing=BackingKind.CHUNKED,
-            parent=f"{address.root}#{head.volume}@{head.id}",
-        )
-        return self._info(self._replicated(made, root, head))
-
-    def backup(self, name: str, target: str | os.PathLike[str] | IO[bytes], *, version: str | None = None) -> str:
-        """Writes a version, the present state without one, as a tar file or stream, or to another root by `push`.
-
-        A name that ends in ``.gz`` or ``.tgz`` is compressed.  A file appears whole or not at all.  Returns where.
-        """
-        if isinstance(target, str) and "://" in target:
-            return self.push(name, target, version=version)
-        with self._registry.changing(name) as record:
-            if isinstance(target, (str, os.PathLike)):
-                with _written(Path(target)) as stream:
-                    self._export(record, stream, version)
-                return os.fspath(target)
-            self._export(record, target, version)
-            return "-"
-
-    def restore_backup(
-        self,
-        source: str | os.PathLike[str] | IO[bytes],
-        name: str,
-        *,
-        size: str | int | None = None,
-        volume_type: VolumeType | str = VolumeType.FILESYSTEM,
-    ) -> VolumeInfo:
-        """Makes a volume of a tar file or stream, compressed or not, or of a volume in another root by `pull`.
-
-        Raises:
-            VolumeExists: the name is taken.
-            OSError: the volume is too small (ENOSPC), or the archive cannot be read; nothing of the volume is left.
-        """
-        if isinstance(source, str) and "://" in source:
-            self._require_free(name)
-            return self.pull(source, name, size=size, volume_type=volume_type)
-        self._require_free(name)
-        made = VolumeRecord(
-            name=name,
-            type=checked_type(volume_type),
-            size=str(size or DEFAULT_SIZE),
-            size_bytes=parse_size(str(size or DEFAULT_SIZE)),
-            backing=BackingKind.CHUNKED,
-        )
-        chosen, _ = choose_backing(self.base, made.type, None)
-        made = evolve(made, backing=chosen.kind, enforced=chosen.enforced)
-        with contextlib.ExitStack() as stack:
-            stream: IO[bytes]
-            if isinstance(source, (str, os.PathLike)):
-                stream = stack.enter_context(open(source, "rb"))
-            else:
-                stream = source
-
-            def build(directory: Path) -> VolumeRecord:
-                record = chosen.create(directory, made)
-                return self._imported(directory, record, stream)
-
-            return self._info(self._registry.publish(made, build))
-
     # -- private -----------------------------------------------------------------------------------------------------
+
+    def _like(
+        self, record: VolumeRecord, name: str, size: str | int | None, volume_type: VolumeType | str | None
+    ) -> VolumeRecord:
+        """The record of a clone, as far as it is not said otherwise that of its source."""
+        return VolumeRecord(
+            name=name,
+            type=record.type if volume_type is None else checked_type(volume_type),
+            size=record.size if size is None else str(size),
+            size_bytes=record.size_bytes if size is None else parse_size(str(size)),
+            inodes=record.inodes,
+            backing=record.backing,
+            enforced=record.enforced,
+            labels=record.labels,
+            parent=record.name,
+        )
 
     def _require_free(self, name: str) -> None:
         check_name(name)
@@ -269,6 +162,17 @@ class HistoryOperations(NamedCore):
         address = VolumeAddress.parse(self._snapshot(record, None, None))
         return Version(id=address.version_name.id, locator=address)
 
+    @contextlib.contextmanager
+    def _held(self, name: str, version: str | None, doing: str) -> Iterator[tuple[VolumeRecord, Version]]:
+        """A version to read from for long: a lease keeps the volume there, and every other command may go on."""
+        with self._registry.changing(name) as record:
+            found = self._state(record, version)
+            lease = take(self._registry.directory(name), reader(doing))
+        try:
+            yield record, found
+        finally:
+            lease.release()
+
     def _copied(self, record: VolumeRecord, made: VolumeRecord) -> VolumeRecord:
         """A clone of a volume without versions: every byte is copied."""
         from stowstore.named.archiving import copy_directory
@@ -289,7 +193,7 @@ class HistoryOperations(NamedCore):
                 backing.detach(draft, made)
             return made
 
-        return self._registry.publish(made, build)
+        return self._publish(made, build)
 
     def _forked(self, directory: Path, record: VolumeRecord, made: VolumeRecord, found: Version) -> VolumeRecord:
         """A clone of a volume whose root others share: one small write there."""
@@ -306,7 +210,7 @@ class HistoryOperations(NamedCore):
                 counted(draft, made, statistics.used_bytes, statistics.inode_count)
                 return made
 
-            return self._registry.publish(made, build)
+            return self._publish(made, build)
         except BaseException:
             root.delete_refs(made.name)
             raise
@@ -333,98 +237,9 @@ class HistoryOperations(NamedCore):
             counted(draft, made, statistics.used_bytes, statistics.inode_count)
             return evolve(made, head=str(VolumeAddress.locator(url, head.volume, head)), snapshots=1)
 
-        return self._registry.publish(made, build)
-
-    def _moved_on(self, name: str, root: Root, head: Any) -> VolumeInfo:
-        from datastore.errors import PreconditionFailed
-        from stowstore.named.replicating import replicate
-        from stowstore.named.versions import require_room, require_versions, root_of
-        from stowstore.versions.address import VolumeAddress
-
-        statistics = root.load(head).statistics
-        with self._registry.changing(name) as record:
-            require_versions(record)
-            require_room(record, statistics.used_bytes, head.id)
-            directory = self._registry.directory(name)
-            with exclusive(directory, "moved on"):
-                self._snapshot(record, "before pull", None)
-                backing_of(record.backing).detach(directory, record)
-                target, stored = root_of(directory, record)
-                try:
-                    replicate(root, target, head, name=stored)
-                except PreconditionFailed as error:
-                    raise VolumeExists(
-                        f"volume already exists: {name}, with versions that {head.volume} does not have",
-                        hint="pull under another name",
-                    ) from error
-                counted(directory, record, statistics.used_bytes, statistics.inode_count)
-            url, _ = address_of(directory, record)
-            record = self._registry.load(name)
-            locator = str(VolumeAddress.locator(url, head.volume, head))
-            return self._info(self._registry.save(evolve(record, head=locator, snapshots=record.snapshots + 1)))
-
-    def _export(self, record: VolumeRecord, stream: IO[bytes], version: str | None) -> TransferReport:
-        from stowstore.named.archiving import export_directory_tar
-        from stowstore.named.versions import root_of
-        from stowstore.transfer import export_tar
-        from stowstore.versions.session import Session, SessionOptions
-        from stowstore.volumes.registry import registry
-
-        directory = self._registry.directory(record.name)
-        if record.backing is not BackingKind.CHUNKED:
-            if version is not None:
-                raise BackingUnsupported(f"volume {record.name} has no versions: its backing is {record.backing}")
-            return export_directory_tar(backing_of(record.backing).attach(directory, record), stream)
-        found = self._state(record, version)
-        root, _ = root_of(directory, record)
-        options = SessionOptions(key=registry.key_source(root.address))
-        with Session.read(root, found.locator.version_name, options) as session:
-            return export_tar(session.files, stream)
-
-    def _imported(self, directory: Path, record: VolumeRecord, stream: IO[bytes]) -> VolumeRecord:
-        from stowstore.named.archiving import import_directory_tar
-        from stowstore.named.versions import opened
-        from stowstore.transfer import import_tar
-        from stowstore.versions.address import VolumeAddress
-        from stowstore.versions.session import CommitOptions
-
-        if record.backing is not BackingKind.CHUNKED:
-            backing = backing_of(record.backing)
-            import_directory_tar(backing.attach(directory, record), stream)
-            backing.detach(directory, record)
-            return record
-        with opened(directory, record) as session:
-            import_tar(session.files, stream)
-            made = session.commit(CommitOptions(message="restored from a backup"))
-        url, _ = address_of(directory, record)
-        return evolve(record, head=str(VolumeAddress.locator(url, made.volume, made.name)), snapshots=1)
+        return self._publish(made, build)
 
 
-@contextlib.contextmanager
-def _written(target: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole or not at all, compressed as its name says."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb", buffering=1 << 20) as raw:
-            if target.name.endswith((".gz", ".tgz")):
-                import gzip
-
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1) as packed:
-                    yield cast("IO[bytes]", packed)
-            else:
-                yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def _target(target: str, name: str) -> tuple[str, str]:
-    """The root and the name that ``ROOT#NAME`` or ``ROOT`` mean."""
-    from stowstore.versions.address import normal_root
-    from stowstore.versions.root import check_volume_name
-
-    root, _, there = target.partition("#")
-    return normal_root(root), check_volume_name(there or name)
+def reader(doing: str) -> Holder:
+    """Who this process is while it reads a volume for long."""
+    return Holder(job=f"{doing}-{os.getpid()}", command=f"stowstore volume {doing}", access=Access.RO)

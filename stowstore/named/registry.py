@@ -33,6 +33,7 @@ from stowstore.named.leases import LOCK
 from stowstore.named.locks import acquire, open_lock, try_acquire
 from stowstore.named.names import check_name, is_name
 from stowstore.named.record import RECORD, VolumeRecord, now_text, read_record, sync_directory, write_record
+from stowstore.named.upstream import UPSTREAM_RECORD, read_upstream
 from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
 
 __all__ = ["BASE_VARIABLES", "DATA", "Registry", "area_of", "default_base"]
@@ -177,8 +178,12 @@ class Registry:
             VolumeNotFound: there is none.
             VolumeBusy: another command did not end in time.
         """
-        with self.locked(name, patience=patience):
-            yield self.load(name)
+        with self.locked(name, patience=patience) as directory:
+            record = self.load(name)
+            area_of(directory, record).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (directory / RECORD).exists():
+                write_record(directory, record)
+            yield record
 
     @contextlib.contextmanager
     def locked(self, name: str, *, patience: float = _PATIENCE) -> Iterator[Path]:
@@ -191,8 +196,12 @@ class Registry:
             try:
                 lock = os.open(directory / _CHANGE, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                self.load(name)
-                lock = open_lock(directory / _CHANGE)
+                if not self._is_ours(directory):
+                    continue
+                # Upstream's volumes have none yet, nor has one whose directory was damaged.
+                with contextlib.suppress(FileNotFoundError):
+                    os.close(open_lock(directory / _CHANGE))
+                continue
             except PermissionError as error:
                 raise NotPermitted(f"volume {name} is not this user's to change: {error.strerror}") from error
             try:
@@ -257,6 +266,8 @@ class Registry:
             try:
                 return read_record(directory)
             except FileNotFoundError:
+                with contextlib.suppress(FileNotFoundError):
+                    return read_upstream(directory)
                 if not self._is_ours(directory):
                     raise
             # Removed and made anew between the two looks, or without a record for good.
@@ -279,7 +290,7 @@ class Registry:
 
     def _is_ours(self, directory: Path) -> bool:
         """Whether a directory is a volume, damaged or not, rather than something that lies about."""
-        return any((directory / name).exists() for name in (RECORD, _CHANGE, LOCK))
+        return any((directory / name).exists() for name in (RECORD, _CHANGE, LOCK, UPSTREAM_RECORD))
 
 
 def _delete_tree(path: Path) -> None:

@@ -26,18 +26,19 @@ from stowstore.named.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from stowstore.named.history import HistoryOperations
 from stowstore.named.info import VolumeInfo
 from stowstore.named.leases import Access, Holder, exclusive, forget_dead, holders, take
+from stowstore.named.moving import MovingOperations
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.registry import DATA
-from stowstore.named.sizes import DEFAULT_SIZE, exact_size, parse_size, resized
+from stowstore.named.settings import Settings
+from stowstore.named.sizes import exact_size, parse_size, resized
 
 __all__ = ["Attachment", "NamedVolumes"]
 
 
-class NamedVolumes(HistoryOperations):
+class NamedVolumes(MovingOperations):
     """The volumes of a host; thread-safe, and safe beside other processes that use the same registry.
 
     ``base`` is the registry's directory: where ``$STOWSTORE_ROOT`` says, else ``/var/lib/stowstore/volumes`` for root,
@@ -50,7 +51,7 @@ class NamedVolumes(HistoryOperations):
         self,
         name: str,
         *,
-        size: str | int = DEFAULT_SIZE,
+        size: str | int | None = None,
         volume_type: VolumeType | str = VolumeType.FILESYSTEM,
         inodes: int | None = None,
         backing: BackingKind | str | None = None,
@@ -61,10 +62,11 @@ class NamedVolumes(HistoryOperations):
     ) -> VolumeInfo:
         """Makes an empty volume; a volume that has the name already is not touched.
 
-        ``size`` is bytes or text such as ``1GB``, ``inodes`` how many files and directories there may be.  ``backing``
-        None takes the best this host can provide; the ``problem`` of what is returned says why better ones were passed
-        over.  With ``require_enforced`` a backing that does not enforce the size is refused, ``preallocate`` takes the
-        room on the host's disk at once.  ``store`` is the URL of a root where a chunked volume keeps its versions.
+        ``size`` is bytes or text such as ``1GB``, which is the default, ``inodes`` how many files and directories there
+        may be.  ``backing`` None takes the best this host can provide; the ``problem`` of what is returned says why
+        better ones were passed over.  With ``require_enforced`` a backing that does not enforce the size is refused,
+        ``preallocate`` takes the room on the host's disk at once.  ``store`` is the URL of a root where a chunked
+        volume keeps its versions.
 
         Raises:
             InvalidName, InvalidSize, InvalidType: an argument cannot be.
@@ -73,6 +75,7 @@ class NamedVolumes(HistoryOperations):
             BackingUnsupported: the host cannot provide it.
         """
         check_name(name)
+        size = Settings.from_environment().default_size if size is None else size
         record = VolumeRecord(
             name=name,
             type=checked_type(volume_type),
@@ -95,7 +98,7 @@ class NamedVolumes(HistoryOperations):
         if store is not None:
             record = self._in_store(record, chosen.kind, store)
         record = evolve(record, backing=chosen.kind, enforced=chosen.enforced)
-        made = self._registry.publish(record, lambda directory: chosen.create(directory, record))
+        made = self._publish(record, lambda directory: chosen.create(directory, record))
         self._sweep()
         return evolve(self._info(made), problem="; ".join(passed) or None)
 
@@ -217,6 +220,8 @@ class NamedVolumes(HistoryOperations):
             if wanted < record.size_bytes:
                 used = backing.exact_usage(directory, record).used_bytes or 0
             wanted = resized(text, current=record.size_bytes, used=used)
+            if wanted > record.size_bytes:
+                self._require_allowed(evolve(record, size_bytes=wanted))
             limit = record.inodes if inodes is None else checked_inodes(inodes)
             if record.type is VolumeType.MEMORY and wanted > record.size_bytes:
                 from stowstore.named.room import require_memory

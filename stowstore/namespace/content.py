@@ -29,7 +29,7 @@ from stowstore.namespace.staging import JOURNAL_CODEC, StagedPart, StagingArea
 
 __all__ = ["FileContent"]
 
-#: Zeros of at least this size, written at once, are not kept: they make a hole.
+#: Zeros of at least this size, written at once, are not kept but where that is asked for: they make a hole.
 _ZEROS: Final = 4096
 
 #: How far ahead of a sequential reader blocks are asked for, and how much of that may be used up first.
@@ -60,6 +60,8 @@ class FileContent:
         self, staging: StagingArea, reader: BlockReader, *, max_extents_per_window: int = MAX_EXTENTS_PER_WINDOW
     ) -> None:
         self.staging = staging
+        #: Whether zeros that are written take room as other data do, as programs expect where room is limited.
+        self.keeps_zeros = False
         self._reader = reader
         self._max_extents = max_extents_per_window
         self._early_blocks = EarlyBlocks()
@@ -145,7 +147,7 @@ class FileContent:
 
     def stage(self, data: bytes | bytearray | memoryview) -> _Staged:
         size = len(data)
-        if size >= _ZEROS and not data[0] and not data[-1] and data == bytes(size):
+        if size >= _ZEROS and not data[0] and not data[-1] and not self.keeps_zeros and data == bytes(size):
             return _Staged(size, [])
         return _Staged(size, self.staging.append(data))
 

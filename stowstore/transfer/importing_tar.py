@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from typing import IO, Final
 
 from stowstore.namespace.attributes import AttributeChanges
@@ -19,6 +20,9 @@ __all__ = ["import_tar"]
 #: Files up to this size become blocks without being staged.
 _SMALL: Final = 1 << 20
 _PIECE: Final = 4 << 20
+
+#: The smallest hole that is made of zeros in a tar stream.
+_HOLE: Final = 64 << 10
 _TELL_EVERY: Final = 500
 
 _WRITE = os.O_WRONLY | os.O_TRUNC
@@ -160,8 +164,10 @@ class _TarImporter:
         try:
             offset = 0
             while piece := source.read(_PIECE):
-                self._files.write(handle, offset, piece, ROOT)
+                for start, stop in _not_zeros(piece):
+                    self._files.write(handle, offset + start, piece[start:stop], ROOT)
                 offset += len(piece)
+            self._files.setattr(made.ino, AttributeChanges(size=offset), ROOT)
             self._report.bytes += offset
         finally:
             self._files.release(handle)
@@ -171,3 +177,18 @@ class _TarImporter:
         self._files.setattr(ino, AttributeChanges(uid=member.uid, gid=member.gid), ROOT)
         mode = None if member.issym() else member.mode & 0o7777
         self._files.setattr(ino, AttributeChanges(mode=mode, mtime=int(member.mtime * 1_000_000_000)), ROOT)
+
+
+def _not_zeros(piece: bytes) -> Iterator[tuple[int, int]]:
+    """The stretches that are not all zeros: a tar stream has no holes, and they become some again."""
+    begin: int | None = None
+    for at in range(0, len(piece), _HOLE):
+        part = piece[at : at + _HOLE]
+        if part.count(0) == len(part):
+            if begin is not None:
+                yield begin, at
+                begin = None
+        elif begin is None:
+            begin = at
+    if begin is not None:
+        yield begin, len(piece)

@@ -132,7 +132,13 @@ class Lease:
         self._good_until = 0.0
         self._acquire()
         self._thread = threading.Thread(target=self._keep, name=f"lease {reference.name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            # Interrupted while the thread began: nobody would have the lease to release it.
+            self._stop.set()
+            self._withdraw()
+            raise
 
     @property
     def token(self) -> str:

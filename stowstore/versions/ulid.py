@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["is_ulid", "new_ulid", "ulid_bytes", "ulid_seconds"]
+__all__ = ["is_ulid", "new_ulid", "ulid_bytes", "ulid_seconds", "ulid_text"]
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
@@ -29,7 +29,12 @@ def ulid_bytes() -> bytes:
 
 def new_ulid() -> str:
     """The same as 26 letters of Crockford's base 32."""
-    value = int.from_bytes(ulid_bytes(), "big")
+    return ulid_text(ulid_bytes())
+
+
+def ulid_text(raw: bytes) -> str:
+    """Sixteen bytes as 26 letters; the first is never above 7."""
+    value = int.from_bytes(raw, "big")
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 

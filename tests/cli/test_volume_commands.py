@@ -585,7 +585,8 @@ def test_encrypted_roots_need_their_key(
 
 
 _ERRORS = [
-    (("ls", "training"), 2, "its root is missing"),
+    (("ls", "no-such-volume"), 3, "a volume in a store is ROOT#NAME"),
+    (("ls", "no.name"), 2, "names no volume"),
     (("ls", "ROOT"), 2, "names no volume"),
     (("ls", "ROOT#bad name"), 2, "is no name of a volume"),
     (("ls", "ROOT#data@"), 2, "ends before its version"),

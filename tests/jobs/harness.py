@@ -137,15 +137,15 @@ def eventually(condition: Callable[[], object], seconds: float = _PATIENCE) -> b
 
 
 def processes_with(mark: str) -> list[int]:
-    """The processes that have a text in their arguments, this one aside."""
+    """The processes that have a text in their arguments or their environment, this one aside."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            said = path.read_bytes()
+            said = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
         except OSError:
             continue
-        if mark.encode() in said and int(path.parent.name) != os.getpid():
-            found.append(int(path.parent.name))
+        if mark.encode() in said and int(path.name) != os.getpid():
+            found.append(int(path.name))
     return found
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from datastore.errors import ConfigError
 from stowstore.mounts import table
 from stowstore.named import Access, Holder, NamedVolumes
-from stowstore.named.errors import BelowUsed, InvalidSize, InvalidType, NoSpace, VolumeInUse, VolumeNotFound
+from stowstore.named.backings.chunked import ChunkedBacking
+from stowstore.named.errors import BelowUsed, InvalidSize, InvalidType, NoSpace, NotAllowed, VolumeInUse, VolumeNotFound
 from stowstore.named.registry import Registry
 from tests.named.conftest import mounted_below
 
@@ -314,6 +316,37 @@ def test_memory_beyond_the_host_is_refused(plain: NamedVolumes) -> None:
     with pytest.raises(InvalidSize):
         plain.create("huge", size="0", volume_type="memory")
     assert plain.names() == []
+
+
+def test_an_operator_limits_what_a_host_has(plain: NamedVolumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number, size and memory of volumes; what there is goes on, and what is not a number is refused."""
+    plain.create("first", size="2MB", backing="directory")
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_SIZE", "4MB")
+    with pytest.raises(NotAllowed, match=r"5\.0 MiB, and 4\.0 MiB are allowed"):
+        plain.create("large", size="5MB", backing="directory")
+    with pytest.raises(NotAllowed):
+        plain.resize("first", "5MB")
+    plain.resize("first", "4MB")
+    monkeypatch.setenv("STOWSTORE_VOLUMES_DEFAULT_SIZE", "3MB")
+    assert plain.create("second", backing="directory").to_data()["size"] == "3MB"
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_VOLUMES", "2")
+    with pytest.raises(NotAllowed, match="2 volumes, and 2 are allowed"):
+        plain.create("third", backing="directory")
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_VOLUMES", "9")
+    monkeypatch.setattr(ChunkedBacking, "probe", lambda self, base: None)
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_MEMORY", "3MB")
+    plain.create("ram", size="2MB", volume_type="memory")
+    with pytest.raises(NotAllowed, match=r"4\.0 MiB, and 3\.0 MiB"):
+        plain.create("more", size="2MB", volume_type="memory")
+    with pytest.raises(NotAllowed):
+        plain.resize("ram", "4MB")
+    plain.resize("ram", "3MB")
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_MEMORY_VOLUMES", "1")
+    with pytest.raises(NotAllowed, match="1 volumes in memory"):
+        plain.create("more", size="1KB", volume_type="memory")
+    monkeypatch.setenv("STOWSTORE_VOLUMES_MAX_VOLUMES", "many")
+    with pytest.raises(ConfigError, match="STOWSTORE_VOLUMES_MAX_VOLUMES"):
+        plain.create("more", size="1KB")
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from stowstore.named.record import BackingKind, VolumeRecord
 from stowstore.named.registry import DATA, area_of
 from stowstore.named.room import require_disk
 from stowstore.named.sizes import format_size
+from stowstore.named.upstream import IMAGE
 
 __all__ = ["LoopBacking"]
 
-_IMAGE: Final = "volume.img"
 _COUNTERS: Final = "counters"
 
 #: The smallest image that ext4 fits into, bytes.
@@ -50,7 +50,7 @@ class LoopBacking:
         area = area_of(directory, record)
         # Later writes would seem to succeed, and fail when they are flushed.
         require_disk(area, record.size_bytes)
-        image = area / _IMAGE
+        image = area / IMAGE
         _make_image(image, record.size_bytes, preallocated=record.preallocated, inodes=record.inodes)
         write_counters(area / _COUNTERS, Counters(used_bytes=0, inodes=1, is_final=True))
         return record
@@ -59,7 +59,7 @@ class LoopBacking:
         path = directory / DATA
         if is_mounted(path):
             return path
-        image = area_of(directory, record) / _IMAGE
+        image = _image_of(directory, record)
         if not image.is_file():
             raise VolumeCorrupt(f"volume {record.name} has lost its image {image}", hint="restore it from a backup")
         run("mount", "-t", "ext4", "-o", "loop,nosuid,nodev", str(image), str(path))
@@ -79,7 +79,7 @@ class LoopBacking:
     def resize(self, directory: Path, record: VolumeRecord, size: int, inodes: int | None) -> None:
         if inodes != record.inodes:
             raise BackingUnsupported("the inodes of a loop volume are fixed when it is created")
-        image = area_of(directory, record) / _IMAGE
+        image = _image_of(directory, record)
         if size > record.size_bytes:
             require_disk(image.parent, size - record.size_bytes)
         if self.is_attached(directory):
@@ -137,6 +137,12 @@ class LoopBacking:
             ) from error
 
 
+def _image_of(directory: Path, record: VolumeRecord) -> Path:
+    """The image of a volume; upstream keeps it in the volume's own directory."""
+    image = area_of(directory, record) / IMAGE
+    return directory / IMAGE if not image.exists() and (directory / IMAGE).exists() else image
+
+
 def _make_image(image: Path, size: int, *, preallocated: bool, inodes: int | None) -> None:
     descriptor = os.open(image, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -167,7 +173,7 @@ def _source_of(path: Path) -> str:
 
 
 def _try_mount(scratch: Path) -> None:
-    image, where = scratch / _IMAGE, scratch / DATA
+    image, where = scratch / IMAGE, scratch / DATA
     where.mkdir()
     _make_image(image, 1 << 20, preallocated=False, inodes=None)
     run("mount", "-t", "ext4", "-o", "loop,nosuid,nodev", str(image), str(where))
