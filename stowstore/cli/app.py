@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "rb": "stowstore.cli.browse:rb",
         "sign": "stowstore.cli.browse:sign",
         "volume": "stowstore.cli.volume:volume",
+        "record": "stowstore.cli.records:record",
         "mount": "stowstore.cli.mounting:mount",
         "umount": "stowstore.cli.mounting:umount",
         "mounts": "stowstore.cli.mounting:mounts",

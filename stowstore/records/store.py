@@ -507,19 +507,25 @@ class RecordStore:
         With ``deep`` the stored bytes are read for that.  Run records in it have to be stored, too.
         """
         record = RecordDirectory.open(directory)
-        found = scan(record.path)
-        for path in (record.path, *found.nested):
+        if not self.is_evictable(record, deep=deep):
+            return False
+        shutil.rmtree(record.path)
+        if self._cache is not None:
+            self._cache.forget(record.path)
+        if self.index is not None:
+            self.index.mark_remote(record.uuid)
+        return True
+
+    def is_evictable(self, directory: RecordLike, *, deep: bool = True) -> bool:
+        """Whether the store has every byte of a local copy, and of the run records in it."""
+        record = _directory(directory)
+        for path in (record.path, *scan(record.path).nested):
             inner = RecordDirectory.open(path)
             try:
                 if not self._has_all(inner) or not self.verify(inner.uuid, deep=deep):
                     return False
             except NoSuchRecord:
                 return False
-        shutil.rmtree(record.path)
-        if self._cache is not None:
-            self._cache.forget(record.path)
-        if self.index is not None:
-            self.index.mark_remote(record.uuid)
         return True
 
     def close(self) -> None:
