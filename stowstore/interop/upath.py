@@ -49,5 +49,3 @@ class VolumePath(_Path):
     def commit(self, message: str | None = None) -> Any:
         """Publishes the volume the path is in, where it is written."""
         return self.fs.commit(self.path, message)
-
-

@@ -38,8 +38,11 @@ class ReadAhead(BaseCache):
 
     name = CACHE
 
-    def __init__(self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(
+        self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int, *, part_bytes: int = _PART_BYTES
+    ) -> None:
         super().__init__(blocksize, fetcher, size)
+        self._part_bytes = part_bytes
         self._start = 0
         self._data = b""
         self._next: tuple[int, int, Future[bytes]] | None = None
@@ -100,10 +103,11 @@ class ReadAhead(BaseCache):
             self._next = position, stop, _submit(self._asked, position, stop)
 
     def _large(self, start: int, end: int) -> bytes:
-        cuts = [*range(start, end, _PART_BYTES), end]
+        cuts = [*range(start, end, self._part_bytes), end]
         others = [_submit(self._asked, *part) for part in pairwise(cuts[1:])]
         try:
-            return b"".join([self._asked(cuts[0], cuts[1]), *(other.result() for other in others)])
+            first = self._asked(cuts[0], cuts[1])
+            return b"".join([first, *(other.result() for other in others)]) if others else first
         except BaseException:
             for other in others:
                 other.cancel()
