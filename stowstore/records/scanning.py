@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
-from stowstore.records.directory import MARKER
+from stowstore.records.directory import MARKER, RecordDirectory
 from stowstore.records.errors import InvalidRecord
 from stowstore.records.model import FileKind
 from stowstore.records.paths import check_link
@@ -57,8 +57,10 @@ class Scan:
     nested: tuple[Path, ...] = field(default=())
 
 
-def scan(directory: str | os.PathLike[str]) -> Scan:
-    """Everything in a record directory; links are not followed, records nested in it are not entered.
+def scan(directory: str | os.PathLike[str], uuid: str) -> Scan:
+    """Everything in the directory of a record; links are not followed, run records of it are not entered.
+
+    A record in it that names another parent is a misplaced copy, and its files are files like any other.
 
     Raises:
         InvalidRecord: it holds what no record can: a device, a socket, a link that leads out.
@@ -75,7 +77,7 @@ def scan(directory: str | os.PathLike[str]) -> Scan:
         except FileNotFoundError:
             # Removed while we looked, which is a change like any other.
             continue
-        if prefix and any(entry.name == MARKER for entry in found):
+        if prefix and any(entry.name == MARKER for entry in found) and _parent_of(path) == uuid:
             nested.append(Path(path))
             continue
         for entry in found:
@@ -175,6 +177,13 @@ def _entry(name: str, path: str, status: os.stat_result) -> Found:
     raise InvalidRecord(
         f"{path!r} is neither file, directory nor link", hint="sockets, pipes and devices cannot be stored: remove it"
     )
+
+
+def _parent_of(path: str) -> str | None:
+    try:
+        return RecordDirectory.open(path).header.parent
+    except InvalidRecord:
+        return None
 
 
 def _key(directory: str | os.PathLike[str]) -> bytes:

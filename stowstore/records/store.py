@@ -163,7 +163,7 @@ class RecordStore:
         """
         directory = _directory(record)
         placement = self.ensure_materialized().placement
-        found = scan(directory.path)
+        found = scan(directory.path, directory.uuid)
         nested = tuple(self.commit(RecordDirectory.open(path)) for path in found.nested)
         token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
         sender = Sender(
@@ -519,7 +519,7 @@ class RecordStore:
     def is_evictable(self, directory: RecordLike, *, deep: bool = True) -> bool:
         """Whether the store has every byte of a local copy, and of the run records in it."""
         record = _directory(directory)
-        for path in (record.path, *scan(record.path).nested):
+        for path in (record.path, *scan(record.path, record.uuid).nested):
             inner = RecordDirectory.open(path)
             try:
                 if not self._has_all(inner) or not self.verify(inner.uuid, deep=deep):
@@ -666,7 +666,7 @@ class RecordStore:
         """Whether the store has a local copy as it is now."""
         manifest = self.manifest(record.uuid)
         stored = {file.path: file for file in manifest.files}
-        found = scan(record.path)
+        found = scan(record.path, record.uuid)
         if {entry.path for entry in found.entries} - stored.keys():
             return False
         for entry in found.entries:
