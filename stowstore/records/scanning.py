@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -96,7 +97,7 @@ def scan(directory: str | os.PathLike[str], uuid: str) -> Scan:
             entries.append(
                 Found(prefix[:-1], FileKind.DIRECTORY, stat.S_IMODE(status.st_mode) & 0o777, Stamp.of(status))
             )
-    entries.sort()
+    entries.sort(key=itemgetter(0))
     return Scan(tuple(entries), tuple(sorted(nested)))
 
 
@@ -120,14 +121,29 @@ class DigestCache:
             )
             return {os.fsdecode(path): (Stamp(*stamp), digest.hex()) for path, *stamp, digest in rows}
 
-    def save(self, directory: str | os.PathLike[str], known: Mapping[str, tuple[Stamp, str]]) -> None:
-        """Replaces what is known of a directory."""
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        known: Mapping[str, tuple[Stamp, str]],
+        before: Mapping[str, tuple[Stamp, str]] | None = None,
+    ) -> None:
+        """Replaces what is known of a directory; with what was loaded ``before``, only what differs is written."""
         key = _key(directory)
         with closing(self._connect()) as database, database:
-            database.execute("DELETE FROM digests WHERE directory = ?", (key,))
+            if before is None:
+                database.execute("DELETE FROM digests WHERE directory = ?", (key,))
+                before = {}
             database.executemany(
-                "INSERT INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                ((key, os.fsencode(path), *stamp, bytes.fromhex(digest)) for path, (stamp, digest) in known.items()),
+                "DELETE FROM digests WHERE directory = ? AND path = ?",
+                [(key, os.fsencode(path)) for path in before.keys() - known.keys()],
+            )
+            database.executemany(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (key, os.fsencode(path), *entry[0], bytes.fromhex(entry[1]))
+                    for path, entry in known.items()
+                    if before.get(path) != entry
+                ),
             )
 
     def forget(self, directory: str | os.PathLike[str]) -> None:
