@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,25 @@ def test_who_reads_in_order_has_the_next_block_fetched() -> None:
     assert [(600_000, 862_144)] == asked
     assert content[100_000:900_000] == elsewhere._fetch(100_000, 900_000)
     assert [(600_000, 862_144), (100_000, 900_000)] == asked
+
+
+def test_threads_that_seek_and_read_share_a_file(place: tuple[Any, str]) -> None:
+    """Each gets what is at its own position; a file that is handed on goes on where it was."""
+    fs, base = place
+    content = b"".join(b"%08d" % number for number in range(20_000))
+    fs.pipe_file(f"{base}/a", content)
+
+    def look(number: int) -> bytes:
+        file.seek(number * 8)
+        data: bytes = file.read(8)
+        return data
+
+    with fs.open(f"{base}/a", block_size=1000) as file, ThreadPoolExecutor(8) as threads:
+        numbers = [*range(0, 20_000, 37)] * 3
+        assert [b"%08d" % number for number in numbers] == [*threads.map(look, numbers)]
+        file.seek(8)
+        assert b"00000001" == threads.submit(file.read, 8).result()
+        assert (16, b"00000002", 24) == (file.tell(), file.read(8), threads.submit(file.tell).result())
 
 
 def test_trees_go_out_and_come_back(place: tuple[Any, str], tmp_path: Path) -> None:
