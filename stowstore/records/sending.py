@@ -124,7 +124,7 @@ class Sender:
                     kept[entry.path] = known[entry.path]
         done += self._send_all(changed, done, kept)
         if self._cache is not None and kept != known:
-            self._cache.save(self._record.path, kept, known)
+            self._cache.save(self._record.path, kept)
         done.sort(key=lambda file: file.path)
         return tuple(done)
 
