@@ -11,14 +11,11 @@ import pytest
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'stowstore[fsspec]'")
 
+import stowstore.interop.fsspec  # noqa: E402, F401 - makes the protocols known without entry points
 from stowstore.namespace.metastore.base import VARIABLES  # noqa: E402
 from stowstore.volumes.registry import registry  # noqa: E402
 from tests.locations.s3_buckets import fresh_bucket  # noqa: E402
 from tests.servers import Server  # noqa: E402
-
-#: What the entry points say, for a work tree that is not the one installed.
-fsspec.register_implementation("stow", "stowstore.interop.fsspec.store.StowFileSystem", clobber=True)
-fsspec.register_implementation("stowvol", "stowstore.interop.fsspec.volume.VolumeFileSystem", clobber=True)
 
 
 @pytest.fixture(autouse=True)

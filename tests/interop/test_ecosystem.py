@@ -204,7 +204,7 @@ def cluster() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         with (
             distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
             ) as local,
             distributed.Client(local) as client,
         ):
@@ -232,7 +232,7 @@ def _worker_sum(fs: Any, name: str) -> tuple[int, int]:
 def test_dask_frames_read_a_version(version: Any, cluster: Any) -> None:
     """A frame over all files of a version is summed by the cluster."""
     frames = pytest.importorskip("dask.dataframe", reason="dask[dataframe] is not installed")
-    cluster.run(_register)
+    cluster.run(__import__, "stowstore.interop.fsspec")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         frame = frames.read_parquet(volume_url(version, "table"), columns=["id"])
@@ -259,7 +259,6 @@ def test_forks_fan_out_and_merges_fan_in(version: Any, cluster: Any, tmp_path: P
 
 def _write_fork(text: str, number: int, directory: str) -> str:
     """What a worker does: reads its part of a version, and writes the result into a fork of its own."""
-    _register()
     from stowstore.volumes import ROVolume
 
     os.environ["XDG_CACHE_HOME"] = f"{directory}/worker-{number}"
@@ -271,11 +270,6 @@ def _write_fork(text: str, number: int, directory: str) -> str:
     fs.pipe_file(f"{url}/results/{number}.json", json.dumps({"sum": total}).encode())
     locator: str = fs.finalize(url, f"part {number}").locator
     return locator
-
-
-def _register() -> None:
-    fsspec.register_implementation("stow", "stowstore.interop.fsspec.store.StowFileSystem", clobber=True)
-    fsspec.register_implementation("stowvol", "stowstore.interop.fsspec.volume.VolumeFileSystem", clobber=True)
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
