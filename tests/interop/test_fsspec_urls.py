@@ -141,6 +141,17 @@ def test_what_cannot_be_is_named(url: str, options: dict[str, Any], kind: type[E
         fsspec.open(url, **options).open()
 
 
+def test_a_url_of_another_store_is_not_read_from_this_one(tmp_path: Path) -> None:
+    """A file system does not pass over the options of a URL it is given; its own it knows."""
+    fs, path = url_to_fs(f"stow://file/main/k?path={tmp_path}")
+    fs.pipe_file(f"stow://file/main/k?path={tmp_path}", b"1")
+    assert b"1" == fs.cat_file("stow://file/main/k") == fs.cat(path)
+    for use in (fs.info, fs.cat, fs.open, fs.ls, fs.glob, fs.rm):
+        with pytest.raises(ConfigError, match=r"other options .* this one the path: file/main/k\)"):
+            use("stow://file/main/k?path=/elsewhere")
+    assert b"1" == fs.cat_file(path)
+
+
 def test_a_file_system_and_its_files_can_be_pickled(tmp_path: Path) -> None:
     """The other end reads the same objects, from the same position."""
     fs = fsspec.filesystem("stow", path=str(tmp_path))
