@@ -115,7 +115,7 @@ def _scanned(place: _Place, task: str, made: Mapping[str, Any], scale: Scale, pr
     cpus: dict[str, list[float]] = {reader: [] for reader in _READERS}
     peaks: dict[str, int] = {}
     notes: dict[str, str] = {}
-    for turn in range(1 if scale is QUICK else 2):
+    for turn in range(1 if scale is QUICK else 3):
         for reader in _READERS:
             progress(f"interop: {task}: {reader}, round {turn + 1}")
             try:

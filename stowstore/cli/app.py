@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "sign": "stowstore.cli.browse:sign",
         "volume": "stowstore.cli.volume:volume",
         "run": "stowstore.cli.run:run",
+        "record": "stowstore.cli.records:record",
         "mount": "stowstore.cli.mounting:mount",
         "umount": "stowstore.cli.mounting:umount",
         "mounts": "stowstore.cli.mounting:mounts",

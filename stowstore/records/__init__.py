@@ -6,7 +6,8 @@ from stowstore.records.index import Comparison, Filter, IndexEntry, RecordIndex
 from stowstore.records.model import Deletion, Manifest, Match, Placement, Related
 from stowstore.records.parallel import Progress, TransferState
 from stowstore.records.scanning import DigestCache
-from stowstore.records.store import Receipt, RecordStore, Verification, fetch
+from stowstore.records.store import Receipt, RecordStore, fetch
+from stowstore.records.verifying import Verification
 
 __all__ = [
     "Comparison",

@@ -6,7 +6,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from attrs import evolve, frozen
@@ -17,7 +17,15 @@ from datastore.model import Cursor, Feature, WriteOptions
 from datastore.protocol import Store
 from stowstore.records.errors import RecordCollision, RecordConflict, RecordDamaged, RecordFormatTooNew
 from stowstore.records.layout import Layout
-from stowstore.records.manifest import INLINE, decode_manifest, decode_part, encode_manifest, encode_parts, with_files
+from stowstore.records.manifest import (
+    INLINE,
+    cut,
+    decode_manifest,
+    decode_part,
+    encode_manifest,
+    encode_part,
+    with_files,
+)
 from stowstore.records.model import FileKind, Manifest, Placement, RecordFile, Retired
 from stowstore.records.parallel import each
 
@@ -174,10 +182,7 @@ class Manifests:
     def _numbered(self, wanted: Manifest, before: Manifest | None, token: str) -> Manifest:
         """The manifest as it will be written: counted, in parts if it is long, with what it retires."""
         files = wanted.files
-        packed = encode_parts(files) if len(files) > INLINE else {}
-        old = {} if before is None else {name[:64]: name for name in before.parts}
-        suffix = secrets.token_hex(4)
-        parts = {old.get(digest) or f"{digest}-{suffix}": content for digest, content in packed.items()}
+        parts, fresh = self._parts(files, before) if len(files) > INLINE else ([], {})
         keys = {file.key for file in files} | {self._layout.part(wanted.uuid, name) for name in parts}
         now = time.time_ns()
         retired: dict[str, int] = {}
@@ -187,12 +192,11 @@ class Manifests:
             needed |= {self._layout.part(wanted.uuid, name) for name in before.parts}
             for key in sorted(needed - keys):
                 retired.setdefault(key, now)
-        fresh = [(name, content) for name, content in parts.items() if name[:64] not in old]
 
         def write_part(part: tuple[str, bytes]) -> None:
             self._store.write_bytes(self._layout.reference(self._layout.part(wanted.uuid, part[0])), part[1])
 
-        for _ in each(fresh, write_part, min(self._parallel, len(fresh))):
+        for _ in each(list(fresh.items()), write_part, min(self._parallel, len(fresh))):
             pass
         return evolve(
             wanted,
@@ -204,6 +208,25 @@ class Manifests:
             total_bytes=sum(file.size for file in files),
             retired=tuple(Retired(key, at) for key, at in retired.items() if key not in keys),
         )
+
+    def _parts(self, files: Sequence[RecordFile], before: Manifest | None) -> tuple[list[str], dict[str, bytes]]:
+        """The names of the parts of a list, and what has to be written of them: those there were are not made again."""
+        known: dict[str, tuple[Sequence[RecordFile], str]] = {}
+        if before is not None:
+            pieces = list(cut(before.files))
+            if len(pieces) == len(before.parts):
+                known = {piece[0].path: (piece, name) for piece, name in zip(pieces, before.parts, strict=True)}
+        suffix = secrets.token_hex(4)
+        names: list[str] = []
+        fresh: dict[str, bytes] = {}
+        for piece in cut(files):
+            old, name = known.get(piece[0].path, ((), ""))
+            if old != piece:
+                digest, packed = encode_part(piece)
+                name = f"{digest}-{suffix}"
+                fresh[name] = packed
+            names.append(name)
+        return names, fresh
 
     def _write(self, manifest: Manifest, stored: Stored | None) -> bool:
         """Writes pointers, then the manifest; False if somebody else was faster."""

@@ -86,7 +86,7 @@ class Fetcher:
             _keep_unknown_runs(records, directory, staging)
             _swap(staging, directory)
         if self._cache is not None:
-            self._remember(records, directory)
+            self._remember(records, wanted, directory)
 
     def _stage(self, wanted: Sequence[_Wanted], staging: Path, directory: Path, uuid: str) -> None:
         """Brings every file into the staging directory."""
@@ -154,38 +154,51 @@ class Fetcher:
                 ) from error
             raise
 
-    def _remember(self, records: Sequence[Placed], directory: Path) -> None:
+    def _remember(self, records: Sequence[Placed], wanted: Sequence[_Wanted], directory: Path) -> None:
         """Enters the digests that were just verified, so that the next upload need not read the files."""
         assert self._cache is not None
         now = scanning.now_ns()
+        known: dict[str, dict[str, tuple[Stamp, str]]] = {manifest.uuid: {} for manifest, _ in records}
+        for uuid, file, path in wanted:
+            if file.kind is FileKind.FILE:
+                stamp = Stamp.of(os.lstat(directory / path))
+                if scanning.settled(stamp, now):
+                    known[uuid][file.path] = stamp, file.sha256
         for manifest, place in records:
-            above = directory / place
-            known: dict[str, tuple[Stamp, str]] = {}
-            for file in manifest.files:
-                if file.kind is FileKind.FILE:
-                    stamp = Stamp.of(os.lstat(above / file.path))
-                    if scanning.settled(stamp, now):
-                        known[file.path] = stamp, file.sha256
-            self._cache.save(above, known)
+            self._cache.save(directory / place, known[manifest.uuid])
 
 
 def _wanted(records: Sequence[Placed]) -> list[_Wanted]:
     """All entries below one directory.
 
+    Where a run record lies, its files count, not what its parent has of an older copy there.
+
     Raises:
         RecordDamaged: two records want the same path.
     """
-    found = [
-        _Wanted(manifest.uuid, file, f"{place}/{file.path}" if place else file.path)
-        for manifest, place in records
-        for file in manifest.files
-    ]
+    places = {place: manifest.uuid for manifest, place in records if place}
+    found: list[_Wanted] = []
+    for manifest, place in records:
+        for file in manifest.files:
+            path = f"{place}/{file.path}" if place else file.path
+            if not places or _owner(path, places, records[0].manifest.uuid) == manifest.uuid:
+                found.append(_Wanted(manifest.uuid, file, path))
     if len(records) > 1:
         try:
             check_tree(RecordFile(path=check_path(path), kind=file.kind, target=file.target) for _, file, path in found)
         except InvalidRecord as error:
             raise RecordDamaged(f"the record and those nested in it are no directory: {error.message}") from error
     return found
+
+
+def _owner(path: str, places: Mapping[str, str], top: str) -> str:
+    """The record whose place is the nearest above a path."""
+    above = path
+    while above:
+        above = above.rpartition("/")[0]
+        if above in places:
+            return places[above]
+    return top
 
 
 def _check_replaceable(directory: Path, uuid: str) -> None:
@@ -268,7 +281,7 @@ def _keep_unknown_runs(records: Sequence[Placed], directory: Path, staging: Path
     if not directory.is_dir():
         return
     known = {manifest.uuid for manifest, _ in records}
-    for nested in scanning.scan(directory).nested:
+    for nested in scanning.scan(directory, records[0].manifest.uuid).nested:
         try:
             uuid = RecordDirectory.open(nested).uuid
         except InvalidRecord:

@@ -136,7 +136,7 @@ class RecordIndex:
         record = RecordDirectory.open(directory)
         with self._changing() as database:
             self._add(database, _manifest_of(record, relations), None, record.path)
-        for nested in scan(record.path).nested:
+        for nested in scan(record.path, record.uuid).nested:
             self.ingest(nested, relations=relations)
         return record.uuid
 
@@ -359,7 +359,7 @@ class RecordIndex:
 
 def _manifest_of(record: RecordDirectory, relations: bool) -> Manifest:
     """What the index wants to know, of a directory alone."""
-    entries = scan(record.path).entries
+    entries = scan(record.path, record.uuid).entries
     return Manifest(
         header=record.header,
         generation=0,

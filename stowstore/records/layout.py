@@ -78,7 +78,7 @@ class Layout:
             RecordDamaged: it lies in another record, or elsewhere.
         """
         own = f"records/{uuid}/"
-        if key.startswith((own + "f/", own + "v/", own + "p/")) or _BLOB.fullmatch(key):
+        if (key.startswith(own) and key[len(own) : len(own) + 2] in ("f/", "v/", "p/")) or _BLOB.fullmatch(key):
             return key
         raise RecordDamaged(f"the manifest of the record {uuid} names an object that is not its own, {key!r}")
 

@@ -22,22 +22,23 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from machinable import Index, Interface, Storage
-from machinable.api.models import FindRequest, SortSpec
-from machinable.utils import path_to_uri, sanitize_filename
+from machinable.api.models import FindRequest
+from machinable.utils import path_to_uri, sanitize_filename, uri_to_path
 from pydantic import BaseModel
 
 from datastore.errors import ConfigError, StoreError
 from datastore.events import get_logger
 from stowstore.records.directory import MARKER, RecordDirectory
-from stowstore.records.errors import InvalidRecord, NoSuchRecord
+from stowstore.records.errors import InvalidRecord
 from stowstore.records.model import Manifest, Placement, Related
 from stowstore.records.opening import open_records
-from stowstore.records.scanning import DigestCache
+from stowstore.records.scanning import DigestCache, scan
 from stowstore.records.store import RecordStore
 
 __all__ = ["Stow"]
 
 _PAGE: Final = 1000
+_TICK_NS: Final = 50_000_000
 _log = get_logger(component="records")
 
 
@@ -164,7 +165,7 @@ class Stow(Storage):
         if destination is None:
             index = Index.get()
             for directory in found:
-                for record in (directory, *_runs_in(directory)):
+                for record in (directory, *scan(directory, directory.name).nested):
                     index.ingest_directory(str(record), storage_id=self.id, relations=bool(related))
         return [str(directory) for directory in found]
 
@@ -255,23 +256,19 @@ class Stow(Storage):
             self._follower.commit(record)
 
     def _follow_changed(self, follower: _Follower) -> None:
-        """Finds records that were only changed here, not made: the index knows when."""
+        """Finds records that were only changed here, not made: their markers say so, and the index where they are."""
         index = Index.get()
-        offset = 0
-        while True:
-            # Newest first, so the rows of this session come before all others.
-            request = FindRequest(sort=[SortSpec(by="updated_at_ns")], limit=_PAGE, offset=offset)
-            entries, total = index.search(request)
-            for entry in entries:
-                if entry.updated_at_ns < follower.began_ns:
-                    return
-                if entry.kind != "Project" and not follower.follows(entry.record_id) and self.contains(entry.record_id):
-                    directory = Path(index.local_directory(entry.record_id))
-                    if (directory / MARKER).is_file():
-                        follower.follow(_outermost(RecordDirectory.open(directory)))
-            offset += _PAGE
-            if offset >= total:
-                return
+        offset = total = 0
+        while offset <= total:
+            page = index.find(FindRequest(limit=_PAGE, offset=offset))
+            for entry in page.items:
+                uri = entry.local_uri or entry.storage_uri
+                if entry.kind == "Project" or not uri.startswith("file://") or follower.follows(entry.record_id):
+                    continue
+                directory = Path(uri_to_path(uri))
+                if _changed_since(directory, follower.began_ns) and self.contains(entry.record_id):
+                    follower.follow(_outermost(RecordDirectory.open(directory)))
+            offset, total = offset + _PAGE, page.total
 
 
 class _Follower:
@@ -349,10 +346,19 @@ class _Follower:
         return [record for record, stamps in followed if _stamps(record) != stamps]
 
 
+def _changed_since(directory: Path, at_ns: int) -> bool:
+    try:
+        # Times of files are those of the last tick of the clock.
+        return (directory / "updated_at").stat().st_mtime_ns >= at_ns - _TICK_NS and (directory / MARKER).is_file()
+    except OSError:
+        return False
+
+
 def _stamps(record: RecordDirectory) -> tuple[int, ...]:
     """What changes with every official change of a record or of a run in it."""
     found: list[int] = []
-    for path in (record.path, *_runs_in(record.path)):
+    # Runs lie two levels down, by their runner's identity and their time.
+    for path in (record.path, *sorted(marker.parent for marker in record.path.glob(f"*/*/{MARKER}"))):
         try:
             found.append((path / "updated_at").stat().st_mtime_ns)
         except OSError:
@@ -360,19 +366,16 @@ def _stamps(record: RecordDirectory) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _runs_in(directory: Path) -> list[Path]:
-    """The run records in a record: two levels down, by their runner's identity and their time."""
-    return sorted(marker.parent for marker in directory.glob(f"*/*/{MARKER}"))
-
-
 def _outermost(record: RecordDirectory) -> RecordDirectory:
-    """The record a run lies in, or the record itself."""
-    place = record.place()
-    while place is not None:
-        above = Path(os.path.abspath(record.path)).parents[place.count("/")]
-        try:
-            record = RecordDirectory.open(above)
-        except (InvalidRecord, NoSuchRecord):
-            break
-        place = record.place()
+    """The record in whose directory a run lies, or the record itself.
+
+    A run may have the header of another one: an execution of several interfaces writes its last one into the directory
+    of its first. So what counts is where it lies.
+    """
+    for above in Path(os.path.abspath(record.path)).parents:
+        if (above / MARKER).is_file():
+            try:
+                record = RecordDirectory.open(above)
+            except InvalidRecord:
+                continue
     return record

@@ -20,7 +20,7 @@ from stowstore.records.errors import InvalidRecord, RecordDamaged, RecordFormatT
 from stowstore.records.model import Edge, FileKind, Manifest, RecordFile, RecordHeader, Retired, check_uuid
 from stowstore.records.paths import check_link, check_path, check_tree
 
-__all__ = ["FORMAT", "INLINE", "decode_manifest", "decode_part", "encode_manifest", "encode_parts", "with_files"]
+__all__ = ["FORMAT", "INLINE", "cut", "decode_manifest", "decode_part", "encode_manifest", "encode_part", "with_files"]
 
 FORMAT: Final = 1
 #: Files that stand in the manifest itself.
@@ -99,13 +99,25 @@ def decode_manifest(raw: bytes, uuid: str) -> Manifest:
     return manifest
 
 
-def encode_parts(files: Sequence[RecordFile]) -> dict[str, bytes]:
-    """Parts by digest, in order, of files that are sorted by path; cut so that a change moves no other cut."""
-    parts: dict[str, bytes] = {}
-    for piece in _cut(files):
-        packed = zlib.compress(json.dumps([_file_data(file) for file in piece], separators=(",", ":")).encode(), 6)
-        parts[hashlib.sha256(packed).hexdigest()] = packed
-    return parts
+def cut(files: Sequence[RecordFile]) -> Iterator[Sequence[RecordFile]]:
+    """Pieces of a list of files that is sorted by path; a change in one moves no cut of the others."""
+    first = 0
+    for index, file in enumerate(files, start=1):
+        try:
+            name = file.path.encode()
+        except UnicodeEncodeError:
+            name = file.path.encode("utf-8", "surrogateescape")
+        if zlib.crc32(name) % _CUT == 0 or index - first >= 4 * _CUT:
+            yield files[first:index]
+            first = index
+    if first < len(files):
+        yield files[first:]
+
+
+def encode_part(files: Sequence[RecordFile]) -> tuple[str, bytes]:
+    """A piece as it is stored, and its digest."""
+    packed = zlib.compress(json.dumps([_file_data(file) for file in files], separators=(",", ":")).encode(), 6)
+    return hashlib.sha256(packed).hexdigest(), packed
 
 
 def decode_part(packed: bytes, name: str, uuid: str) -> list[RecordFile]:
@@ -139,17 +151,6 @@ def with_files(manifest: Manifest, files: Sequence[RecordFile]) -> Manifest:
     if len(files) != manifest.file_count:
         raise _damaged(manifest.uuid, f"lists {len(files)} of its {manifest.file_count} files")
     return evolve(manifest, files=tuple(files))
-
-
-def _cut(files: Sequence[RecordFile]) -> Iterator[Sequence[RecordFile]]:
-    first = 0
-    for index, file in enumerate(files, start=1):
-        ends = zlib.crc32(file.path.encode("utf-8", "surrogateescape")) % _CUT == 0
-        if ends or index - first >= 4 * _CUT:
-            yield files[first:index]
-            first = index
-    if first < len(files):
-        yield files[first:]
 
 
 def _file_data(file: RecordFile) -> dict[str, Any]:

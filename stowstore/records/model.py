@@ -119,9 +119,11 @@ class FileKind(StrEnum):
     """An empty directory; the others follow from the paths in them."""
 
 
-@frozen(kw_only=True)
-class RecordFile:
-    """One entry of a record: ``path`` is relative to it, ``key`` is where its bytes lie below the base."""
+class RecordFile(NamedTuple):
+    """One entry of a record: ``path`` is relative to it, ``key`` is where its bytes lie below the base.
+
+    A tuple, since records have very many: making and comparing them is what an upload without changes does.
+    """
 
     path: str
     kind: FileKind = FileKind.FILE

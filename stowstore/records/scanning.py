@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 import stat
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
-from stowstore.records.directory import MARKER
+from stowstore.records.directory import MARKER, RecordDirectory
 from stowstore.records.errors import InvalidRecord
 from stowstore.records.model import FileKind
 from stowstore.records.paths import check_link
@@ -57,8 +59,10 @@ class Scan:
     nested: tuple[Path, ...] = field(default=())
 
 
-def scan(directory: str | os.PathLike[str]) -> Scan:
-    """Everything in a record directory; links are not followed, records nested in it are not entered.
+def scan(directory: str | os.PathLike[str], uuid: str) -> Scan:
+    """Everything in the directory of a record; links are not followed, run records of it are not entered.
+
+    A record in it that names another parent is a misplaced copy, and its files are files like any other.
 
     Raises:
         InvalidRecord: it holds what no record can: a device, a socket, a link that leads out.
@@ -75,7 +79,7 @@ def scan(directory: str | os.PathLike[str]) -> Scan:
         except FileNotFoundError:
             # Removed while we looked, which is a change like any other.
             continue
-        if prefix and any(entry.name == MARKER for entry in found):
+        if prefix and any(entry.name == MARKER for entry in found) and _parent_of(path) == uuid:
             nested.append(Path(path))
             continue
         for entry in found:
@@ -94,7 +98,7 @@ def scan(directory: str | os.PathLike[str]) -> Scan:
             entries.append(
                 Found(prefix[:-1], FileKind.DIRECTORY, stat.S_IMODE(status.st_mode) & 0o777, Stamp.of(status))
             )
-    entries.sort()
+    entries.sort(key=itemgetter(0))
     return Scan(tuple(entries), tuple(sorted(nested)))
 
 
@@ -112,35 +116,28 @@ class DigestCache:
     def load(self, directory: str | os.PathLike[str]) -> Mapping[str, tuple[Stamp, str]]:
         """What is known of a directory: stamp and digest by path."""
         with closing(self._connect()) as database:
-            rows = database.execute(
-                "SELECT path, size, mtime_ns, ctime_ns, inode, sha256 FROM digests WHERE directory = ?",
-                (_key(directory),),
-            )
-            return {os.fsdecode(path): (Stamp(*stamp), digest.hex()) for path, *stamp, digest in rows}
+            row = database.execute("SELECT known FROM digests WHERE directory = ?", (_key(directory),)).fetchone()
+        # One text a directory: as many rows as files take several times as long to read.
+        rows = json.loads(row[0]) if row is not None else ()
+        return {path: (Stamp._make(stamp), digest) for path, stamp, digest in rows}
 
     def save(self, directory: str | os.PathLike[str], known: Mapping[str, tuple[Stamp, str]]) -> None:
         """Replaces what is known of a directory."""
-        key = _key(directory)
+        text = json.dumps([(path, *entry) for path, entry in known.items()], separators=(",", ":"))
         with closing(self._connect()) as database, database:
-            database.execute("DELETE FROM digests WHERE directory = ?", (key,))
-            database.executemany(
-                "INSERT INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                ((key, os.fsencode(path), *stamp, bytes.fromhex(digest)) for path, (stamp, digest) in known.items()),
-            )
+            database.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (_key(directory), text))
 
     def forget(self, directory: str | os.PathLike[str]) -> None:
         """Drops what is known of a directory."""
-        self.save(directory, {})
+        with closing(self._connect()) as database, database:
+            database.execute("DELETE FROM digests WHERE directory = ?", (_key(directory),))
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=5.0)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS digests (directory BLOB, path BLOB, size INTEGER, mtime_ns INTEGER,"
-            " ctime_ns INTEGER, inode INTEGER, sha256 BLOB, PRIMARY KEY (directory, path)) WITHOUT ROWID"
-        )
+        database.execute("CREATE TABLE IF NOT EXISTS digests (directory BLOB PRIMARY KEY, known TEXT NOT NULL)")
         return database
 
 
@@ -175,6 +172,13 @@ def _entry(name: str, path: str, status: os.stat_result) -> Found:
     raise InvalidRecord(
         f"{path!r} is neither file, directory nor link", hint="sockets, pipes and devices cannot be stored: remove it"
     )
+
+
+def _parent_of(path: str) -> str | None:
+    try:
+        return RecordDirectory.open(path).header.parent
+    except InvalidRecord:
+        return None
 
 
 def _key(directory: str | os.PathLike[str]) -> bytes:

@@ -18,8 +18,6 @@ from hashlib import sha256
 from io import RawIOBase
 from typing import Final, NamedTuple
 
-from attrs import evolve
-
 from datastore.errors import AlreadyExists, InvalidReference, NotFound, StoreError
 from datastore.events import get_logger
 from datastore.model import Feature, WriteOptions
@@ -143,7 +141,7 @@ class Sender:
         stamp, digest = known.get(entry.path, (None, ""))
         if before is None or stamp != entry.stamp or before.sha256 != digest or before.size != entry.stamp.size:
             return None
-        return before if before.mode == entry.mode else evolve(before, mode=entry.mode)
+        return before if before.mode == entry.mode else before._replace(mode=entry.mode)
 
     def _send_all(
         self, changed: list[Found], done: list[RecordFile], kept: dict[str, tuple[Stamp, str]]
@@ -223,7 +221,7 @@ class Sender:
         except _OtherContent:
             return None
         settled = scanning.settled(stamp, looked_at)
-        return _Sent(evolve(file, key=key), moved, (stamp, local) if settled else None)
+        return _Sent(file._replace(key=key), moved, (stamp, local) if settled else None)
 
     def _put(self, file: RecordFile, data: bytes | None, path: str) -> tuple[str, int]:
         """Sees that the store has the content of a file; returns its key, and how many bytes were sent."""

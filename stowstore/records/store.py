@@ -16,11 +16,9 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from datastore.errors import NotFound
 from datastore.events import get_logger
-from datastore.model import Cursor
 from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from stowstore.records.closures import closure
@@ -32,12 +30,14 @@ from stowstore.records.fetching import Fetcher, Placed
 from stowstore.records.index import RecordIndex
 from stowstore.records.layout import Layout
 from stowstore.records.manifest import decode_manifest
-from stowstore.records.model import Deletion, Edge, FileKind, Manifest, Match, Placement, RecordFile, Related
+from stowstore.records.model import Deletion, Edge, Manifest, Match, Placement, RecordFile, Related
 from stowstore.records.parallel import Progress, each
-from stowstore.records.scanning import DigestCache, digest_of, scan
+from stowstore.records.scanning import DigestCache, scan
+from stowstore.records.searching import Criteria, candidates, search
 from stowstore.records.sending import Sender
+from stowstore.records.verifying import Verification, has_all, verify
 
-__all__ = ["Receipt", "RecordStore", "Verification", "fetch"]
+__all__ = ["Receipt", "RecordStore", "fetch"]
 
 RecordLike = RecordDirectory | str | os.PathLike[str]
 #: Finds the directory of a record by its uuid.
@@ -66,18 +66,6 @@ class Receipt:
     def all_moved_bytes(self) -> int:
         """Bytes that were sent, those of nested records included."""
         return self.moved_bytes + sum(receipt.all_moved_bytes for receipt in self.nested)
-
-
-@frozen(kw_only=True)
-class Verification:
-    """What is wrong with the copy of a record in a store; nothing, if ``problems`` is empty."""
-
-    uuid: str
-    files: int = 0
-    problems: tuple[str, ...] = field(default=())
-
-    def __bool__(self) -> bool:
-        return not self.problems
 
 
 class RecordStore:
@@ -163,7 +151,7 @@ class RecordStore:
         """
         directory = _directory(record)
         placement = self.ensure_materialized().placement
-        found = scan(directory.path)
+        found = scan(directory.path, directory.uuid)
         nested = tuple(self.commit(RecordDirectory.open(path)) for path in found.nested)
         token = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
         sender = Sender(
@@ -354,14 +342,7 @@ class RecordStore:
             manifest = self.manifest(uuid)
         except RecordDamaged as error:
             return Verification(uuid=uuid, problems=(error.message,))
-        files = {file.key: file for file in manifest.files if file.kind is FileKind.FILE}
-        check = self._deep_problem if deep else self._size_problem(uuid)
-        problems = sorted(
-            problem
-            for problem in each(list(files.values()), check, min(self.parallel, len(files)))
-            if problem is not None
-        )
-        return Verification(uuid=uuid, files=len(files), problems=tuple(problems))
+        return verify(self.store, self.layout, manifest, deep=deep, parallel=self.parallel)
 
     # Finding records.
 
@@ -410,24 +391,10 @@ class RecordStore:
         Raises:
             ValueError: a predicate key without an identity key.
         """
-        if predicate_key is not None and identity_key is None:
-            raise ValueError("a predicate key is searched for below an identity key: give both")
-        if identity_key is not None:
-            prefix = self.layout.by_identity(identity_key, predicate_key)
-        elif label is not None:
-            prefix = self.layout.by_label(label)
-        elif parent is not None:
-            prefix = self.layout.by_parent(parent)
-        else:
-            prefix = self.layout.by_time()
-        exact = label is None and since is None and until is None and (parent is None or identity_key is None)
-        found: list[str] = []
-        for uuids in _batches(self._candidates(prefix, since, until), limit or 1000):
-            kept = dict(each(uuids, lambda uuid: (uuid, self._fits(uuid, exact, label, parent, since, until)), 16))
-            found += [uuid for uuid in uuids if kept[uuid]]
-            if limit is not None and len(found) >= limit:
-                break
-        return found[:limit]
+        criteria = Criteria(
+            identity_key=identity_key, predicate_key=predicate_key, label=label, parent=parent, since=since, until=until
+        )
+        return search(self.store, self.layout, self.manifests, criteria, limit)
 
     def set_label(self, uuid: str, label: str | None) -> bool:
         """Names a record in the store, without a local copy of it; False if it had that name.
@@ -507,19 +474,25 @@ class RecordStore:
         With ``deep`` the stored bytes are read for that.  Run records in it have to be stored, too.
         """
         record = RecordDirectory.open(directory)
-        found = scan(record.path)
-        for path in (record.path, *found.nested):
-            inner = RecordDirectory.open(path)
-            try:
-                if not self._has_all(inner) or not self.verify(inner.uuid, deep=deep):
-                    return False
-            except NoSuchRecord:
-                return False
+        if not self.is_evictable(record, deep=deep):
+            return False
         shutil.rmtree(record.path)
         if self._cache is not None:
             self._cache.forget(record.path)
         if self.index is not None:
             self.index.mark_remote(record.uuid)
+        return True
+
+    def is_evictable(self, directory: RecordLike, *, deep: bool = True) -> bool:
+        """Whether the store has every byte of a local copy, and of the run records in it."""
+        record = _directory(directory)
+        for path in (record.path, *scan(record.path, record.uuid).nested):
+            inner = RecordDirectory.open(path)
+            try:
+                if not has_all(self.manifest(inner.uuid), inner) or not self.verify(inner.uuid, deep=deep):
+                    return False
+            except NoSuchRecord:
+                return False
         return True
 
     def close(self) -> None:
@@ -561,7 +534,7 @@ class RecordStore:
         found = [Placed(stored.manifest, "")]
         seen = {uuid}
         for above in found:
-            children = self._candidates(self.layout.by_parent(above.manifest.uuid), None, None)
+            children = candidates(self.store, self.layout, self.layout.by_parent(above.manifest.uuid))
             for child in children:
                 inner = None if child in seen else self.manifests.read(child)
                 seen.add(child)
@@ -570,44 +543,6 @@ class RecordStore:
                 place = f"{above.place}/{inner.manifest.place}" if above.place else inner.manifest.place
                 found.append(Placed(inner.manifest, place))
         return found
-
-    def _candidates(self, prefix: str, since: datetime | None, until: datetime | None) -> Iterator[str]:
-        """The uuids a listing of pointers names; by time only those in it, the newest first."""
-        by_time = prefix == self.layout.by_time()
-        reference = self.layout.reference(prefix)
-        start = Cursor.at_start()
-        if by_time and until is not None:
-            start = Cursor.after_key(self.layout.reference(self.layout.time_prefix(_ns(until))).key)
-        while not start.is_at_end:
-            page = self.store.list_page(reference, None, start, directory=True)
-            for entry in page.entries:
-                if by_time and since is not None and self.layout.time_of(entry.reference.key) < _ns(since):
-                    return
-                yield entry.reference.name
-            start = page.cursor
-
-    def _fits(
-        self,
-        uuid: str,
-        exact: bool,
-        label: str | None,
-        parent: str | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> bool:
-        """Whether a record that a pointer names is committed and fits."""
-        if exact:
-            return self.contains(uuid)
-        stored = self.manifests.read(uuid)
-        if stored is None:
-            return False
-        manifest = stored.manifest
-        return (
-            (label is None or manifest.label == label)
-            and (parent is None or manifest.header.parent == parent)
-            and (since is None or manifest.created_at_ns >= _ns(since))
-            and (until is None or manifest.created_at_ns < _ns(until))
-        )
 
     def _united_edges(
         self, directory: RecordDirectory, files: tuple[RecordFile, ...], before: Manifest | None
@@ -618,34 +553,6 @@ class RecordStore:
             return local
         return tuple(dict.fromkeys((*before.edges, *local)))
 
-    def _size_problem(self, uuid: str) -> Callable[[RecordFile], str | None]:
-        prefix = self.layout.reference(self.layout.record(uuid))
-        sizes = {self.layout.relative(entry.reference): entry.size for entry in self.store.walk(prefix, directory=True)}
-
-        def problem(file: RecordFile) -> str | None:
-            size = sizes.get(file.key)
-            if size is None and file.key.startswith("blobs/"):
-                found = self.store.head(self.layout.reference(file.key))
-                size = found.size if found.exists else None
-            if size is None:
-                return f"{file.path}: missing"
-            return None if size == file.size else f"{file.path}: {size} bytes instead of {file.size}"
-
-        return problem
-
-    def _deep_problem(self, file: RecordFile) -> str | None:
-        digest, size = hashlib.sha256(), 0
-        try:
-            with self.store.read_raw(self.layout.reference(file.key), max_bytes=0) as stream:
-                while piece := stream.read(1 << 20):
-                    digest.update(piece)
-                    size += len(piece)
-        except NotFound:
-            return f"{file.path}: missing"
-        if size != file.size:
-            return f"{file.path}: {size} bytes instead of {file.size}"
-        return None if digest.hexdigest() == file.sha256 else f"{file.path}: other content than was committed"
-
     def _remove_objects(self, uuid: str) -> None:
         # Shared blobs are left to the collection: other records may need them.
         prefix = self.layout.reference(self.layout.record(uuid))
@@ -655,23 +562,6 @@ class RecordStore:
 
     def _trash_of(self, uuid: str) -> DataReference:
         return self.layout.reference(self.layout.trashed(uuid))
-
-    def _has_all(self, record: RecordDirectory) -> bool:
-        """Whether the store has a local copy as it is now."""
-        manifest = self.manifest(record.uuid)
-        stored = {file.path: file for file in manifest.files}
-        found = scan(record.path)
-        if {entry.path for entry in found.entries} - stored.keys():
-            return False
-        for entry in found.entries:
-            file = stored[entry.path]
-            if entry.kind is not file.kind or entry.target != file.target:
-                return False
-            if entry.kind is not FileKind.FILE or entry.path == EDGE_LOG:
-                continue
-            if entry.stamp.size != file.size or digest_of(record.path / entry.path)[1] != file.sha256:
-                return False
-        return set(record.edges()) <= set(manifest.edges)
 
 
 def fetch(uuid: str, directory: str | os.PathLike[str]) -> bool:
@@ -700,18 +590,3 @@ def _require_all(missing: list[str], skip_missing: bool) -> None:
             uuids=tuple(missing),
             hint="everything else was done; skip the missing ones, or bring them first",
         )
-
-
-def _batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _ns(moment: datetime) -> int:
-    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000

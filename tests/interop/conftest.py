@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +11,11 @@ import pytest
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'stowstore[fsspec]'")
 
+import stowstore.interop.fsspec  # noqa: E402, F401 - makes the protocols known without entry points
 from stowstore.namespace.metastore.base import VARIABLES  # noqa: E402
 from stowstore.volumes.registry import registry  # noqa: E402
 from tests.locations.s3_buckets import fresh_bucket  # noqa: E402
 from tests.servers import Server  # noqa: E402
-
-#: What the entry points say, for a work tree that is not the one installed.
-fsspec.register_implementation("stow", "stowstore.interop.fsspec.store.StowFileSystem", clobber=True)
-fsspec.register_implementation("stowvol", "stowstore.interop.fsspec.volume.VolumeFileSystem", clobber=True)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +29,16 @@ def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     for protocol in ("stow", "stowvol"):
         fsspec.get_filesystem_class(protocol).clear_instance_cache()
     registry.close_all()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs the tests of zarr that are coroutines."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
 
 
 @pytest.fixture

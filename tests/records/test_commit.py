@@ -440,8 +440,8 @@ def test_files_that_vanish_meanwhile_are_not_in_the_record(tmp_path: Path, monke
     record = make(tmp_path / "a", {"a": b"1", "temporary": b"2"})
     scan = module.scan
 
-    def vanish(path: Any) -> Any:
-        found = scan(path)
+    def vanish(path: Any, uuid: str) -> Any:
+        found = scan(path, uuid)
         os.unlink(record.path / "temporary")
         return found
 
@@ -530,6 +530,26 @@ def test_run_records_lie_in_their_record(tmp_path: Path) -> None:
     assert 1 == store.commit(run).moved_files
     assert store.retrieve(record.uuid, tmp_path / "b")
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_run_with_the_header_of_another_one(tmp_path: Path) -> None:
+    """machinable writes the last run's header over the first one's: the copy is kept as files, and harms neither."""
+    first, last = make(tmp_path / "a"), make(tmp_path / "b", config={"n": 2})
+    run = make(tmp_path / "a" / "runner" / "now", {"log": b"1"}, kind="Execution", parent=first.uuid)
+    other = make(tmp_path / "b" / "runner" / "now", {"log": b"2"}, kind="Execution", parent=last.uuid)
+    store = records()
+    for record in (first, last):
+        store.commit(record)
+    expected = tree(first.path)
+    for name in (".machinable", "id.json", "model.json"):
+        (run.path / name).write_bytes((other.path / name).read_bytes())
+    for record in (first, last):
+        store.commit(record)
+
+    assert store.retrieve(first.uuid, tmp_path / "first")
+    assert store.retrieve(last.uuid, tmp_path / "last")
+    assert expected == tree(tmp_path / "first")
+    assert tree(last.path) == tree(tmp_path / "last")
 
 
 def test_runs_the_store_does_not_know_survive_a_retrieval(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stowstore.records.errors import InvalidRecord, RecordDamaged, RecordFormatTooNew
-from stowstore.records.manifest import decode_manifest, decode_part, encode_manifest, encode_parts, with_files
+from stowstore.records.manifest import cut, decode_manifest, decode_part, encode_manifest, encode_part, with_files
 from stowstore.records.model import Edge, FileKind, Manifest, RecordFile, RecordHeader, Retired
 from stowstore.records.paths import check_link, check_path
 
@@ -48,25 +48,25 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 def test_a_manifest_is_read_as_it_was_written() -> None:
     """Modes, links, empty directories and names that are no UTF-8 included."""
     assert decode_manifest(encode_manifest(MANIFEST), "abcDEF123456") == evolve(
-        MANIFEST, files=tuple(evolve(f, mode=0o644) if f.kind is FileKind.LINK else f for f in MANIFEST.files)
+        MANIFEST, files=tuple(f._replace(mode=0o644) if f.kind is FileKind.LINK else f for f in MANIFEST.files)
     )
 
 
 @given(st.sets(PATHS, max_size=600))
 def test_parts_hold_what_they_were_cut_from(paths: set[str]) -> None:
     """Cutting a list of files and joining the parts gives the list."""
-    files = [evolve(FILE, path=path) for path in sorted(paths)]
-    parts = encode_parts(files)
+    files = [FILE._replace(path=path) for path in sorted(paths)]
+    parts = [encode_part(piece) for piece in cut(files)]
 
-    assert files == [file for digest, packed in parts.items() for file in decode_part(packed, digest, "u")]
+    assert files == [file for digest, packed in parts for file in decode_part(packed, digest, "u")]
 
 
 def test_a_changed_file_changes_one_part() -> None:
     """Ten thousand files of which one changes share all parts but one."""
-    files = [evolve(FILE, path=f"d/{number:05}") for number in range(10_000)]
-    before = encode_parts(files)
-    files[5000] = evolve(files[5000], sha256="2" * 64)
-    after = encode_parts(files)
+    files = [FILE._replace(path=f"d/{number:05}") for number in range(10_000)]
+    before = dict(map(encode_part, cut(files)))
+    files[5000] = files[5000]._replace(sha256="2" * 64)
+    after = dict(map(encode_part, cut(files)))
 
     assert 1 == len(before.keys() - after.keys()) == len(after.keys() - before.keys())
     assert 50 < len(before)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from datastore import context
 from datastore.context import CancelToken, cancellable
@@ -25,14 +26,14 @@ class Gate:
     call is, too, and the task goes on once it has ended: no work is left under way.  Only a second cancellation does
     not wait; the place stays taken until the call has ended all the same.
 
-    Belongs to the event loop it is first used in.
+    The places are those of one event loop; the threads are shared by all that use it.
     """
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ConfigError(f"max_concurrency is {limit}", hint="at least one operation must be able to run")
         self.limit = limit
-        self._places = asyncio.Semaphore(limit)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._threads = ThreadPoolExecutor(limit, thread_name_prefix="stow-async")
 
     async def run(
@@ -50,7 +51,9 @@ class Gate:
             DeadlineExceeded: the deadline passed, in the call or before there was a place for it.
         """
         token = token or CancelToken()
-        await self._enter()
+        loop = asyncio.get_running_loop()
+        places = self._loops.setdefault(loop, asyncio.Semaphore(self.limit))
+        await self._enter(places)
 
         def work() -> T:
             with cancellable(token):
@@ -58,11 +61,11 @@ class Gate:
                 return call()
 
         try:
-            running = asyncio.get_running_loop().run_in_executor(self._threads, contextvars.copy_context().run, work)
+            running = loop.run_in_executor(self._threads, contextvars.copy_context().run, work)
         except BaseException:
-            self._places.release()
+            places.release()
             raise
-        running.add_done_callback(self._leave)
+        running.add_done_callback(lambda done: _leave(places, done))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -76,26 +79,27 @@ class Gate:
         """Waits for what is under way and ends the threads."""
         await asyncio.to_thread(self._threads.shutdown)
 
-    async def _enter(self) -> None:
+    async def _enter(self, places: asyncio.Semaphore) -> None:
         limits = context.current_limits()
         if limits is None:
-            await self._places.acquire()
+            await places.acquire()
             return
         limits.check()
         try:
             async with asyncio.timeout(limits.remaining()):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the deadline passed while {self.limit} other operations were under way",
                 hint="allow more at once with max_concurrency, or begin fewer",
             ) from error
 
-    def _leave(self, done: asyncio.Future[T]) -> None:
-        self._places.release()
-        if not done.cancelled():
-            # Whoever was cancelled does not look at it.
-            done.exception()
+
+def _leave(places: asyncio.Semaphore, done: asyncio.Future[T]) -> None:
+    places.release()
+    if not done.cancelled():
+        # Whoever was cancelled does not look at it.
+        done.exception()
 
 
 def _dispose(done: asyncio.Future[T], unwanted: Callable[[T], object]) -> None:

@@ -41,8 +41,7 @@ class AsyncStore:
     the driver can even in flight, and the task ends when that has ended.  An open stream takes a place only while it
     is read.
 
-    Belongs to the event loop it is first used in.  It can be pickled where the store can, and an ``async with`` block
-    closes the store with it.
+    It can be pickled where the store can, and an ``async with`` block closes the store with it.
     """
 
     def __init__(self, store: Store, *, max_concurrency: int = 32) -> None:

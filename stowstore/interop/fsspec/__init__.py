@@ -1,10 +1,13 @@
 """Stores and volumes as file systems of fsspec, for everything that reads and writes through it.
 
 ``stow://s3/bucket/key`` is an object of any store, ``stowvol://s3/bucket/root#training@v1/data/part.parquet`` a file
-of a version of a volume, or of a volume that is written.  Both names are registered by entry points.
+of a version of a volume, or of a volume that is written.  Both names are registered by entry points, and by importing
+this package where there are none.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from fsspec import register_implementation
 
 from stowstore.interop.fsspec.urls import store_url, volume_url
 
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
     from stowstore.interop.fsspec.volume import VolumeFileSystem
 
 __all__ = ["StowFileSystem", "VolumeFileSystem", "store_url", "volume_url"]
+
+# By name: a file system is imported when its first URL is opened.
+register_implementation("stow", "stowstore.interop.fsspec.store.StowFileSystem")
+register_implementation("stowvol", "stowstore.interop.fsspec.volume.VolumeFileSystem")
 
 
 def __getattr__(name: str) -> Any:

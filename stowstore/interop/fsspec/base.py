@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fsspec.spec import AbstractFileSystem
 
+from datastore.errors import ConfigError
 from stowstore.interop.fsspec.threads import executor
 from stowstore.interop.fsspec.urls import path_of, query_of
 from stowstore.interop.fsspec.writing import AtomicFile, opened_for_writing
@@ -49,6 +50,8 @@ class StowBase(AbstractFileSystem):
         super().__init__(query=query, **options)
         self._query = query
         self._options = {name: value for name, value in options.items() if name not in _FSSPEC_OPTIONS}
+        # fsspec asks the class; asked through an instance, a URL has to be one of this instance.
+        self._strip_protocol = self._own_path
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -56,6 +59,23 @@ class StowBase(AbstractFileSystem):
             return [cls._strip_protocol(one) for one in path]
         text = path if isinstance(path, str) else str(path)
         return path_of(text, cls.protocol)
+
+    def _own_path(self, path: Any) -> Any:
+        """The path of a URL of this file system.
+
+        Raises:
+            ConfigError: the URL has options of its own, which would not be used.
+        """
+        if isinstance(path, str) and path.startswith(f"{self.protocol}://"):
+            query = query_of(path)
+            if query and query != self._query:
+                raise ConfigError(
+                    f"{path} has other options than the file system it is given to",
+                    hint=f"give fsspec the URL, or this one the path: {path_of(path, self.protocol)}",
+                )
+        if isinstance(path, list):
+            return [self._own_path(one) for one in path]
+        return type(self)._strip_protocol(path)
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import pairwise
@@ -38,8 +39,11 @@ class ReadAhead(BaseCache):
 
     name = CACHE
 
-    def __init__(self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(
+        self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int, *, part_bytes: int = _PART_BYTES
+    ) -> None:
         super().__init__(blocksize, fetcher, size)
+        self._part_bytes = part_bytes
         self._start = 0
         self._data = b""
         self._next: tuple[int, int, Future[bytes]] | None = None
@@ -100,10 +104,11 @@ class ReadAhead(BaseCache):
             self._next = position, stop, _submit(self._asked, position, stop)
 
     def _large(self, start: int, end: int) -> bytes:
-        cuts = [*range(start, end, _PART_BYTES), end]
+        cuts = [*range(start, end, self._part_bytes), end]
         others = [_submit(self._asked, *part) for part in pairwise(cuts[1:])]
         try:
-            return b"".join([self._asked(cuts[0], cuts[1]), *(other.result() for other in others)])
+            first = self._asked(cuts[0], cuts[1])
+            return b"".join([first, *(other.result() for other in others)]) if others else first
         except BaseException:
             for other in others:
                 other.cancel()
@@ -119,7 +124,11 @@ register_cache(ReadAhead, clobber=True)
 
 
 class RangedFile(AbstractBufferedFile):
-    """An object or file open for reading; ``fetch`` gives a range, ``release`` frees what that needs."""
+    """An object or file open for reading; ``fetch`` gives a range, ``release`` frees what that needs.
+
+    Threads may share one: whoever seeks and then reads gets what is there, whatever others do between the two, as
+    DuckDB needs.  A thread that reads without seeking goes on where the last read ended.
+    """
 
     DEFAULT_BLOCK_SIZE = BLOCK_BYTES
 
@@ -139,6 +148,9 @@ class RangedFile(AbstractBufferedFile):
         self._fetch = fetch
         self._look = details
         self._known: dict[str, Any] | None = None
+        self._reading = threading.RLock()
+        #: Where threads have sought that have not read since.
+        self._sought: dict[int, int] = {}
         self._release = release
         super().__init__(
             fs,
@@ -156,6 +168,27 @@ class RangedFile(AbstractBufferedFile):
         if self._known is None:
             self._known = self._look()
         return self._known
+
+    def seek(self, loc: int, whence: int = 0) -> int:
+        with self._reading:
+            found: int = super().seek(loc, whence)
+            self._sought[threading.get_ident()] = found
+            return found
+
+    def tell(self) -> int:
+        found: int = self._sought.get(threading.get_ident(), self.loc)
+        return found
+
+    def read(self, length: int | None = -1) -> bytes:
+        with self._reading:
+            position = self._sought.pop(threading.get_ident(), None)
+            if position is None:
+                # Handed on from thread to thread it is one file with one position.
+                self._sought.clear()
+            else:
+                self.loc = position
+            found: bytes = super().read(length)
+            return found
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self._fetch(start, end)

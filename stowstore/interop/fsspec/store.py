@@ -188,7 +188,12 @@ class StowFileSystem(StowBase):
 
             stream_copy(store, source, other, target)
             return
-        store.copy_raw(source, target)
+        try:
+            store.copy_raw(source, target)
+        except NotFound:
+            # A directory is nothing by itself, so there is nothing to copy.
+            if not self.isdir(path1):
+                raise
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Makes an empty object; one that is there is emptied unless ``truncate`` is False."""

@@ -19,6 +19,7 @@ from stowstore.chunks.block import CorruptBlock
 from stowstore.chunks.encryption import KeySource
 from stowstore.config.values import option_texts
 from stowstore.interop.fsspec.base import StowBase
+from stowstore.interop.fsspec.listing import info_of, version_listing
 from stowstore.interop.fsspec.reading import CACHE, RangedFile
 from stowstore.interop.fsspec.urls import VolumePath
 from stowstore.interop.fsspec.writing import AtomicFile
@@ -26,7 +27,7 @@ from stowstore.namespace.inodes import Attributes
 from stowstore.versions.address import VolumeAddress, normal_root
 from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
 from stowstore.volumes.files import Files
-from stowstore.volumes.paths import encoded, find
+from stowstore.volumes.paths import as_text, encoded, find
 from stowstore.volumes.registry import Key, registry
 from stowstore.volumes.ro import ROVolume
 from stowstore.volumes.rw import RWVolume
@@ -38,10 +39,9 @@ __all__ = ["VolumeFileSystem"]
 #: What one call reads of a file that is copied.
 _STEP: Final = 8 << 20
 
-#: How many names a listing asks for at once.
+#: How many names a listing asks for at once, and how many of versions are kept.
 _NAMES: Final = 4096
-
-_TYPES: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+_KEPT_ENTRIES: Final = 100_000
 
 
 @frozen
@@ -87,6 +87,7 @@ class VolumeFileSystem(StowBase):
         self._access = Access(access)
         self._key = key
         self._volumes: dict[str, _Open] = {}
+        self._listings: dict[str, list[dict[str, Any]]] = {}
         #: The versions that paths without one stand for, by the path of their volume.
         self._pinned: dict[str, str] = {}
 
@@ -145,25 +146,12 @@ class VolumeFileSystem(StowBase):
             here = find(source, encoded(named.path), files._caller)
             if not stat.S_ISDIR(here.mode):
                 return [_info(files, str(named), named.path, here)] if detail else [str(named)]
-            prefix = f"{named}/"
-            names: list[Any] = []
-            handle = source.opendir(here.ino, files._caller)
-            try:
-                listed = source.readdirplus if detail else source.readdir
-                cookie = 0
-                while entries := listed(handle, cookie, _NAMES):
-                    cookie = entries[-1].cookie
-                    for name, _, _, _, attributes in entries:
-                        if name in (b".", b".."):
-                            continue
-                        text = name.decode("utf-8", "surrogateescape")
-                        if detail and attributes is not None:
-                            names.append(_info(files, prefix + text, f"{named.path}/{text}", attributes))
-                        elif not detail:
-                            names.append(prefix + text)
-            finally:
-                source.releasedir(handle)
-            return names
+            found = self._listings.get(str(named)) if files.read_only else None
+            if found is None:
+                found = _listed(files, here.ino, str(named), named.path.rstrip("/"))
+                if files.read_only:
+                    self._keep(str(named), found)
+            return [*found] if detail else [info["name"] for info in found]
 
     def modified(self, path: str) -> datetime:
         """When the content of a file was last changed."""
@@ -349,6 +337,9 @@ class VolumeFileSystem(StowBase):
         cache_options: dict[str, Any] | None,
     ) -> RangedFile:
         raw: Any = opened.files.open(named.path, "rb", 0)
+        if cache_type == CACHE:
+            # The blocks of a range are fetched side by side as it is.
+            cache_options = {"part_bytes": 1 << 40, **(cache_options or {})}
         try:
 
             def fetch(start: int, end: int) -> bytes:
@@ -387,6 +378,12 @@ class VolumeFileSystem(StowBase):
         above = named.path.rpartition("/")[0]
         if self.auto_mkdir and above and not opened.files.isdir(above):
             opened.files.makedirs(above, exist_ok=True)
+
+    def _keep(self, path: str, listing: list[dict[str, Any]]) -> None:
+        """Keeps a listing of a version, which never changes."""
+        if len(listing) + sum(map(len, self._listings.values())) > _KEPT_ENTRIES:
+            self._listings.clear()
+        self._listings[path] = listing
 
     def _parsed(self, path: str) -> VolumePath:
         return VolumePath.parse(self._strip_protocol(path))
@@ -475,31 +472,45 @@ def _rebuilt(
     return made
 
 
+def _listed(files: Files, ino: int, name: str, path: str) -> list[dict[str, Any]]:
+    """What lies in a directory."""
+    source = files._source()
+    found: list[dict[str, Any]] = []
+    if files.read_only:
+        found = version_listing(source.snapshot, ino, name)
+    else:
+        handle = source.opendir(ino, files._caller)
+        try:
+            cookie = 0
+            while entries := source.readdirplus(handle, cookie, _NAMES):
+                cookie = entries[-1].cookie
+                found += [
+                    info_of(f"{name}/{as_text(entry.name)}", entry.ino, entry.attributes)
+                    for entry in entries
+                    if entry.attributes is not None and entry.name not in (b".", b"..")
+                ]
+        finally:
+            source.releasedir(handle)
+    for position, info in enumerate(found):
+        if info["islink"]:
+            found[position] = _link_info(files, info, f"{path}{info['name'].removeprefix(name)}")
+    return found
+
+
 def _info(files: Files, name: str, path: str, found: Attributes) -> dict[str, Any]:
-    kind = stat.S_IFMT(found.mode)
-    if kind == stat.S_IFLNK:
-        return {**_target_info(files, name, path, found), "islink": True, "destination": files.readlink(path)}
-    return {
-        "name": name,
-        "size": found.size if kind == stat.S_IFREG else 0,
-        "type": _TYPES.get(kind, "other"),
-        "mode": found.mode,
-        "uid": found.uid,
-        "gid": found.gid,
-        "mtime": found.mtime_ns / 1e9,
-        "ctime": found.ctime_ns / 1e9,
-        "ino": found.ino,
-        "nlink": found.nlink,
-        "islink": False,
-    }
+    info = info_of(name, found.ino, found)
+    return _link_info(files, info, path) if info["islink"] else info
 
 
-def _target_info(files: Files, name: str, path: str, link: Attributes) -> dict[str, Any]:
+def _link_info(files: Files, info: dict[str, Any], path: str) -> dict[str, Any]:
     """What is known of what a link leads to, or of the link where that is nowhere."""
     try:
-        return _info(files, name, path, find(files._source(), encoded(path), files._caller))
+        target = find(files._source(), encoded(path), files._caller)
     except OSError:
-        return {"name": name, "size": 0, "type": "link", "mode": link.mode, "ino": link.ino}
+        info = {**info, "size": 0}
+    else:
+        info = info_of(info["name"], target.ino, target)
+    return {**info, "islink": True, "destination": files.readlink(path)}
 
 
 @contextmanager
