@@ -21,7 +21,7 @@ from stowstore.index.keys import offset_of
 from stowstore.index.records import CorruptRecord, InodeRecord, unpack_extents
 from stowstore.namespace.early import EarlyBlocks, EarlyUploader
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Piece, unpack_window
+from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Piece, fetch_windows, unpack_window
 from stowstore.namespace.flushing import MAX_EXTENTS_PER_WINDOW, flush_extents
 from stowstore.namespace.interfaces import FileNode, Scan
 from stowstore.namespace.pieces import read_each
@@ -133,6 +133,9 @@ class FileContent:
         if found.staged:
             self._written[found] = ino
         return found
+
+    def fetch_extents(self, ino: int, start: int, stop: int, scan: Scan) -> None:
+        fetch_windows(ino, scan, start, stop)
 
     def recovered(self) -> None:
         self.staging.sweep()

@@ -32,7 +32,7 @@ class KernelOperations(XattrOperations):
         ``.`` is the inode itself whatever it is, ``..`` the directory above: that is how a kernel that has forgotten a
         path finds it again.
         """
-        self._overlay.warm_entry(parent, name)
+        self._warm_name(parent, name)
         with self._lock:
             node = self._found(parent, name)
             if node is None:
@@ -43,7 +43,7 @@ class KernelOperations(XattrOperations):
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
         overlay = self._overlay
-        overlay.warm_entry(parent, name)
+        self._warm_name(parent, name)
         with self._lock:
             entry = overlay.entries.young.get((parent, name))
             node = None if entry is None else overlay.inodes.young.get(entry.ino)
@@ -136,6 +136,15 @@ class KernelOperations(XattrOperations):
                             self._retain(ino)
                 found.append(None if node is None else node.shown or _shown(node))
         return found
+
+    def _warm_name(self, parent: int, name: bytes) -> None:
+        """Fetches what a lookup needs."""
+        self._overlay.warm_entry(parent, name)
+        if name == b"..":
+            with self._lock:
+                directory = self._overlay.inode(parent)
+            if directory is not None:
+                self._overlay.warm_inode(directory.parent)
 
     def _found(self, parent: int, name: bytes) -> Inode | None:
         if name == b".":
