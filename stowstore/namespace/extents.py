@@ -216,6 +216,16 @@ class ExtentMap:
                 return
             position = self._starts[index + 1]
 
+    def only(self, start: int, stop: int) -> Piece | None:
+        """The one extent that covers a range, cut to it; None where it takes more, or is not loaded."""
+        leaf = self._leaves[0 if len(self._leaves) == 1 else bisect_right(self._starts, start) - 1]
+        extents = leaf.extents
+        if extents:
+            offset, length, skip, source = extents[bisect_left(extents, (start + 1,)) - 1]
+            if offset <= start and stop <= offset + length:
+                return Piece(start, stop - start, skip + start - offset, source)
+        return None
+
     def covered(self, offset: int, length: int) -> int:
         """Bytes of a range that extents cover."""
         if not self.allocated:
@@ -227,7 +237,9 @@ class ExtentMap:
         stop = offset + length
         end = (offset | INSIDE) + 1
         if stop <= end:
-            self._splice(offset, stop, [Piece(offset, length, skip, source)])
+            piece = Piece(offset, length, skip, source)
+            if len(self._leaves) != 1 or not self._append(piece):
+                self._splice(offset, stop, [piece])
             return
         cut = []
         position = offset
@@ -364,6 +376,29 @@ class ExtentMap:
         self._starts = [0]
         self._leaves = [_Leaf(self._owner, [])]
         self.allocated = self._staged = self._unloaded = 0
+
+    def _append(self, piece: Piece) -> bool:
+        """Puts an extent behind all others, if that is where it belongs and there is room: what most writes do."""
+        leaf = self._leaves[0]
+        extents = leaf.extents
+        if extents is None or leaf.owner is not self._owner or len(extents) >= _LEAF:
+            return False
+        offset, length, _, source = piece
+        if extents:
+            last = extents[-1]
+            if last[0] + last[1] > offset:
+                return False
+            if joins(last, piece):
+                extents[-1] = Piece(last[0], last[1] + length, last[2], last[3])
+                self._changed.add(offset >> _SHIFT)
+                self.allocated += length
+                return True
+        extents.append(piece)
+        self._changed.add(offset >> _SHIFT)
+        self.allocated += length
+        if source.__class__ is not BlockRef:
+            self._staged += 1
+        return True
 
     def _splice(self, start: int, stop: int, new: list[Piece]) -> None:
         """Replaces what lies in a range by extents in it; the ends of those that reach out of it stay."""

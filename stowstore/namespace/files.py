@@ -118,7 +118,8 @@ class FileOperations(RenameOperations):
         try:
             with self._lock:
                 at = node.size if opened.append else offset
-                self._require_room(node, at, length)
+                if self._usage.limit_bytes or at + length > MAX_SIZE:
+                    self._require_room(node, at, length)
                 self._overlay.changed(node)
                 self._extents(node)
                 self.content.place(node, at, staged)

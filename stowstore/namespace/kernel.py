@@ -32,7 +32,9 @@ class KernelOperations(XattrOperations):
         ``.`` is the inode itself whatever it is, ``..`` the directory above: that is how a kernel that has forgotten a
         path finds it again.
         """
-        self._warm_name(parent, name)
+        self._overlay.warm_entry(parent, name)
+        if name == b"..":
+            self._warm_parent(parent)
         with self._lock:
             node = self._found(parent, name)
             if node is None:
@@ -43,7 +45,9 @@ class KernelOperations(XattrOperations):
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
         overlay = self._overlay
-        self._warm_name(parent, name)
+        overlay.warm_entry(parent, name)
+        if name == b"..":
+            self._warm_parent(parent)
         with self._lock:
             entry = overlay.entries.young.get((parent, name))
             node = None if entry is None else overlay.inodes.young.get(entry.ino)
@@ -137,14 +141,12 @@ class KernelOperations(XattrOperations):
                 found.append(None if node is None else node.shown or _shown(node))
         return found
 
-    def _warm_name(self, parent: int, name: bytes) -> None:
-        """Fetches what a lookup needs."""
-        self._overlay.warm_entry(parent, name)
-        if name == b"..":
-            with self._lock:
-                directory = self._overlay.inode(parent)
-            if directory is not None:
-                self._overlay.warm_inode(directory.parent)
+    def _warm_parent(self, ino: int) -> None:
+        """Fetches the directory above one."""
+        with self._lock:
+            directory = self._overlay.inode(ino)
+        if directory is not None:
+            self._overlay.warm_inode(directory.parent)
 
     def _found(self, parent: int, name: bytes) -> Inode | None:
         if name == b".":

@@ -42,11 +42,12 @@ class RenameOperations(DirectoryOperations):
             raise posix_error(errno.EINVAL, "rename knows NOREPLACE and EXCHANGE, one of them at a time")
         self._overlay.warm_entry(parent, name)
         self._overlay.warm_entry(new_parent, new_name)
-        if parent != new_parent and (self._is_directory(parent, name) or self._is_directory(new_parent, new_name)):
+        moves_directory = self._is_directory(parent, name)
+        if moves_directory and flags == RenameFlags.REPLACE:
+            self._warm_listing(new_parent, new_name)
+        if parent != new_parent and (moves_directory or self._is_directory(new_parent, new_name)):
             self._warm_path(parent)
             self._warm_path(new_parent)
-        if flags == RenameFlags.REPLACE:
-            self._warm_listing(new_parent, new_name)
         with self._lock:
             source_directory = self._searchable(parent, caller)
             target_directory = self._searchable(new_parent, caller)
@@ -73,8 +74,10 @@ class RenameOperations(DirectoryOperations):
 
     def _is_directory(self, parent: int, name: bytes) -> bool:
         """Whether a name stands for a directory; takes the lock itself."""
-        with self._lock:
-            entry = self._overlay.entry(parent, name)
+        entry = self._overlay.entries.young.get((parent, name))
+        if entry is None:
+            with self._lock:
+                entry = self._overlay.entry(parent, name)
         return entry is not None and entry.kind == stat.S_IFDIR
 
     def _require_places(
