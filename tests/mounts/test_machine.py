@@ -209,7 +209,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def compare(self) -> None:
-        assert _snapshot(self.disk.top) == _snapshot(self.mount.top)
+        _same(self.disk.top, self.mount.top)
 
     @rule()
     def commit(self) -> None:
@@ -226,7 +226,7 @@ class _Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for side in (self.disk, self.mount):
             side.close()
-        assert _snapshot(self.disk.top) == _snapshot(self.mount.top)
+        _same(self.disk.top, self.mount.top)
 
 
 #: Ways to mount: the kernel gathers writes or hands them on, and keeps what it was told or asks every time.
@@ -247,7 +247,7 @@ def test_random_programs_do_the_same_on_a_mount(mounting: Mounting, way: str) ->
     _run(mounting.mount(volume, **_WAYS[way]), local, volume, 30)
 
     volume.blocking.unmount()
-    assert _snapshot(local) == _snapshot(mounting.mount(volume, **_WAYS[way]))
+    _same(local, mounting.mount(volume, **_WAYS[way]))
 
     # With nothing in memory or on disk of all that is stored.
     volume.blocking.finalize()
@@ -271,6 +271,27 @@ def _outcome(act: Callable[[_Side], Any], side: _Side) -> Any:
         return act(side)
     except OSError as error:
         return errno.errorcode[error.errno or 0]
+
+
+def _same(local: Path, mounted: Path) -> None:
+    """Both sides look the same; what does not is told shortly."""
+    wanted, found = _snapshot(local), _snapshot(mounted)
+    told = {path: _unlike(wanted.get(path), found.get(path)) for path in wanted | found}
+    assert not {path: unlike for path, unlike in told.items() if unlike}
+
+
+def _unlike(wanted: Any, found: Any) -> list[Any]:
+    if wanted is None or found is None:
+        return [] if wanted is found else [wanted, found]
+    unlike: list[Any] = []
+    for left, right in zip(wanted, found, strict=True):
+        if left != right and isinstance(left, bytes) and isinstance(right, bytes):
+            places = [at for at, both in enumerate(zip(left, right, strict=False)) if both[0] != both[1]]
+            ends = [(at, left[at], right[at]) for at in (places[0], places[-1])] if places else []
+            unlike.append((len(left), len(right), len(places), ends))
+        elif left != right:
+            unlike.append((left, right))
+    return unlike
 
 
 def _snapshot(top: Path) -> dict[str, Any]:
