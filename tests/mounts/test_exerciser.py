@@ -38,5 +38,9 @@ def test_bytes_are_what_was_put_there(mounting: Mounting, kernel_cache: str) -> 
             each.kill()
             each.communicate(timeout=60)
     expected = {name: (path / name).read_bytes() for name in os.listdir(path)}
+    volume.blocking.unmount()
+    path = mounting.mount(volume)
+    # Without what the kernel had cached.
+    assert expected == {name: (path / name).read_bytes() for name in os.listdir(path)}
     version = volume.blocking.finalize()
     assert expected == {name: version.files.read_bytes(f"/{name}") for name in expected}
