@@ -31,7 +31,7 @@ _JOURNALLED: Final = 3.0
 
 
 def unpinned(local: Path, sizes: Sizes, progress: Progress) -> Iterator[Row]:
-    """Small files with and without spinning, in turn: waking a processor of a virtual machine costs more than serving."""
+    """Small files with and without spinning, in turn: waking a virtual processor costs more than serving."""
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(sizes.rounds):
         for client, spin in (("stowstore", 0.0), ("stowstore --spin 0.001", 0.001)):

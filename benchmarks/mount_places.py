@@ -39,7 +39,7 @@ _SECONDS: Final = 1800
 
 @frozen(kw_only=True)
 class Sizes:
-    """Small files, MiB of a stream and of a commit, seconds of an idle run, and files of the volumes that are mounted."""
+    """Small files, MiB of a stream and of a commit, seconds of an idle run, and files of volumes to be mounted."""
 
     files: int
     mebibytes: int
