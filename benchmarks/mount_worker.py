@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import select
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,7 @@ __all__ = ["TASKS"]
 _DIRECTORIES: Final = 50
 _MIB: Final = 1 << 20
 _PAGE: Final = 4096
+_READS: Final = 50_000
 
 
 def small_files(directory: Path, files: int) -> dict[str, float]:
@@ -78,7 +81,73 @@ def stream(directory: Path, mebibytes: int) -> dict[str, float]:
     began = time.perf_counter()
     while os.read(descriptor, _MIB):
         pass
-    return {"write": written, "read, cold kernel": mebibytes / (time.perf_counter() - began)}
+    cold = mebibytes / (time.perf_counter() - began)
+    random_reads = _random_reads(descriptor, mebibytes << 20)
+    os.close(descriptor)
+    return {"write": written, "read, cold kernel": cold, "random read of 4 KiB, warm kernel": random_reads}
+
+
+def reads(directory: Path, mebibytes: int) -> dict[str, float]:
+    """MiB a second, and random reads of 4 KiB a second, of a large file that the kernel has not in memory."""
+    found = {}
+    for name in ("read a version, cold kernel", "random read of 4 KiB of a version, cold kernel"):
+        descriptor = os.open(directory / "large", os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if name.startswith("random"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            found[name] = _random_reads(descriptor, mebibytes << 20)
+        else:
+            began = time.perf_counter()
+            while os.read(descriptor, _MIB):
+                pass
+            found[name] = mebibytes / (time.perf_counter() - began)
+        os.close(descriptor)
+    return found
+
+
+def beside(directory: Path, _: int) -> dict[str, float]:
+    """Small files made a second, and how long that and a stat took, while something else goes on.
+
+    It ends when its standard input does.
+    """
+    directory.mkdir()
+    data = os.urandom(_PAGE)
+    making: list[float] = []
+    asking: list[float] = []
+    began = time.perf_counter()
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        path = f"{directory}/f{len(making)}"
+        start = time.perf_counter()
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        os.write(descriptor, data)
+        os.close(descriptor)
+        made = time.perf_counter()
+        os.stat(path)
+        making.append(made - start)
+        asking.append(time.perf_counter() - made)
+    took = time.perf_counter() - began
+    asking.sort()
+    return {
+        "files a second": len(making) / took,
+        "stat, 99th percentile": asking[len(asking) * 99 // 100],
+        "longest": max(*making, *asking),
+    }
+
+
+def walk(directory: Path, _: int) -> dict[str, float]:
+    """Seconds that ``ls -lR`` takes."""
+    began = time.perf_counter()
+    subprocess.run(["ls", "-lR"], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    return {"ls -lR": time.perf_counter() - began}
+
+
+def _random_reads(descriptor: int, size: int) -> float:
+    """Reads of a page a second, at places without order."""
+    places = [random.randrange(size // _PAGE) * _PAGE for _ in range(_READS)]
+    began = time.perf_counter()
+    for place in places:
+        os.pread(descriptor, _PAGE, place)
+    return _READS / (time.perf_counter() - began)
 
 
 def programs(directory: Path, _: int) -> dict[str, float]:
@@ -104,14 +173,18 @@ def programs(directory: Path, _: int) -> dict[str, float]:
     return found
 
 
-TASKS = {task.__name__: task for task in (small_files, stream, programs)}
+TASKS = {task.__name__: task for task in (small_files, stream, programs, reads, beside, walk)}
+
+#: Tasks for a directory of their own, which is made for them.
+_OWN: Final = frozenset({"small_files", "stream", "programs"})
 
 
 def main() -> None:
     """Does one task and prints what it found."""
     name, directory, count = sys.argv[1:]
     target = Path(directory)
-    target.mkdir()
+    if name in _OWN:
+        target.mkdir()
     print(json.dumps(TASKS[name](target, int(count))))
 
 

@@ -274,26 +274,22 @@ class Operations:
 
     def create(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)
-        shown, handle = self.files.make_file(node, bytes(body[16:-1]), mode, flags, self._caller(uid, gid))
+        name = bytes(body[16:-1])
+        shown, handle = self.files.make_file(node, name, mode, self._adapted(flags), self._caller(uid, gid))
         return shown[:8] + self._entry_tail + shown + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def tmpfile(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, mode, _, _ = wire.CREATE.unpack_from(body)
-        found, handle = self.files.tmpfile(node, mode, flags, self._caller(uid, gid))
+        found, handle = self.files.tmpfile(node, mode, self._adapted(flags), self._caller(uid, gid))
         return self._made(found) + wire.OPEN_OUT.pack(handle, self._open_flags, 0)
 
     def open(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         flags, how = wire.OPEN.unpack_from(body)
-        if self._writes_back and flags & os.O_ACCMODE == os.O_WRONLY:
-            # To fill up a page the kernel reads it first, and it places what is appended itself.
-            flags = flags & ~os.O_ACCMODE | os.O_RDWR
-        if self._writes_back:
-            flags &= ~os.O_APPEND
         # The kernel refuses to write to a running program; this truncation it would refuse only after it was done.
         if flags & os.O_TRUNC and flags & os.O_ACCMODE == os.O_RDONLY and node in self._executed.values():
             raise posix_error(ETXTBSY)
         caller = _STRANGER if how & _OPEN_KILL_SUIDGID else ROOT
-        handle = self.files.open(node, flags, caller)
+        handle = self.files.open(node, self._adapted(flags), caller)
         if flags & _OPEN_TO_EXECUTE:
             self._executed[handle] = node
         return wire.OPEN_OUT.pack(handle, self._open_flags, 0)
@@ -411,6 +407,14 @@ class Operations:
         return b""
 
     # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _adapted(self, flags: int) -> int:
+        """How a file is opened for the kernel's sake: it may use any handle of a file for what it has cached of it."""
+        if self._writes_back and flags & os.O_ACCMODE == os.O_WRONLY:
+            # To fill up a page it reads it first.
+            flags = flags & ~os.O_ACCMODE | os.O_RDWR
+        # It places what is appended itself; what else comes by this handle has a place of its own.
+        return flags & ~os.O_APPEND
 
     def _caller(self, uid: int, gid: int) -> Caller:
         found = self._callers.get((uid, gid))

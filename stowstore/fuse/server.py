@@ -29,6 +29,7 @@ from datastore.context import CancelToken
 from datastore.errors import Cancelled, StoreError
 from datastore.events import get_logger
 from stowstore.chunks.patience import WouldWait, never_waiting
+from stowstore.fuse.interrupts import Interrupts
 from stowstore.fuse.notify import Notifier
 from stowstore.fuse.operations import Handler, Operations, Payload
 from stowstore.fuse.options import FuseOptions
@@ -96,7 +97,7 @@ class FuseServer:
         self._counts = [0] * 64
         self._failures = 0
         self._handed_over = 0
-        self._tokens: dict[int, CancelToken] = {}
+        self._interrupts = Interrupts()
         #: Set when the kernel has begun to send requests.
         self.started = threading.Event()
 
@@ -106,7 +107,7 @@ class FuseServer:
             requests={opcode.name.lower(): self._counts[opcode] for opcode in Opcode if self._counts[opcode]},
             failures=self._failures,
             handed_over=self._handed_over,
-            in_workers=len(self._tokens),
+            in_workers=len(self._interrupts),
             read_bytes=self._operations.read_bytes,
             written_bytes=self._operations.written_bytes,
         )
@@ -123,7 +124,7 @@ class FuseServer:
 
     def in_hand(self) -> frozenset[int]:
         """The requests that workers have."""
-        return frozenset(self._tokens)
+        return self._interrupts.under_way()
 
     def replace(self, files: FileSystem) -> None:
         """Answers from another file system from now on; tell the kernel what differs by `notify`."""
@@ -170,11 +171,11 @@ class FuseServer:
                 raise
             if length < HEADER_SIZE:
                 raise OSError(EIO, f"the kernel sent {length} bytes where a request begins with {HEADER_SIZE}")
-            _, opcode, unique, node, uid, gid, _, _ = unpack(buffer)
+            _, opcode, unique, node, uid, gid, thread, _ = unpack(buffer)
             handler = handlers[opcode] if opcode < 64 else None
             if handler is None:
                 if opcode == Opcode.INTERRUPT:
-                    self._interrupt(*INTERRUPT.unpack_from(view, HEADER_SIZE))
+                    self._interrupts.interrupt(*INTERRUPT.unpack_from(view, HEADER_SIZE))
                 elif opcode == Opcode.DESTROY:
                     reply(unique, b"")
                     return
@@ -195,7 +196,8 @@ class FuseServer:
                         reply(unique, payload)
                     payload = None
             except WouldWait as waits:
-                self._hand_over(handler, unique, node, view[HEADER_SIZE:length], uid, gid, waits)
+                token = self._interrupts.begin(unique, thread)
+                self._hand_over(token, handler, unique, node, view[HEADER_SIZE:length], uid, gid, waits)
             except Exception as error:  # noqa: BLE001 - a request without an answer hangs its caller for good
                 fail(unique, self._errno_of(error, opcode))
             if opcode == Opcode.INIT:
@@ -225,7 +227,15 @@ class FuseServer:
         return receive
 
     def _hand_over(
-        self, handler: Handler, unique: int, node: int, body: memoryview, uid: int, gid: int, waits: WouldWait
+        self,
+        token: CancelToken,
+        handler: Handler,
+        unique: int,
+        node: int,
+        body: memoryview,
+        uid: int,
+        gid: int,
+        waits: WouldWait,
     ) -> None:
         """Has a request done by a worker; the buffer is about to be used again, so its body is copied."""
         work: Callable[[], Payload]
@@ -234,7 +244,6 @@ class FuseServer:
         else:
             kept = memoryview(bytes(body))
             work = lambda: handler(node, kept, uid, gid)  # noqa: E731
-        token = self._tokens[unique] = CancelToken()
         self._handed_over += 1
         self._workers.submit(token, lambda: self._work(unique, work))
 
@@ -242,21 +251,13 @@ class FuseServer:
         try:
             payload = work()
         except Exception as error:  # noqa: BLE001 - as above
-            self._finish(unique)
+            # Before the reply: the kernel may use the number again at once.
+            self._interrupts.finish(unique)
             self._fail(unique, self._errno_of(error, 0))
         else:
-            self._finish(unique)
+            self._interrupts.finish(unique)
             if payload is not None:
                 self._reply(unique, payload)
-
-    def _finish(self, unique: int) -> None:
-        """Before the reply: the kernel may use the number again at once."""
-        self._tokens.pop(unique, None)
-
-    def _interrupt(self, unique: int) -> None:
-        token = self._tokens.get(unique)
-        if token is not None:
-            token.cancel()
 
     def _errno_of(self, error: Exception, opcode: int) -> int:
         if isinstance(error, OSError) and not isinstance(error, StoreError):

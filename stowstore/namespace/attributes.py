@@ -74,6 +74,8 @@ class AttributeOperations(Core):
         With the handle of a file open for writing, its size may be changed whatever the mode bits say (``ftruncate``).
         """
         self._overlay.warm_inode(ino)
+        if changes.size is not None or changes.uid is not None or changes.gid is not None:
+            self._warm_change(ino, changes.size)
         with self._lock:
             self._require_writable()
             node = self._node(ino)
@@ -100,11 +102,13 @@ class AttributeOperations(Core):
 
     def statfs(self) -> FileSystemStatus:
         """What the volume holds and may hold."""
+        self._warm_usage()
         with self._lock:
             return self._usage.status()
 
     def usage(self) -> tuple[int, int]:
         """Bytes and inodes that a version made now would count."""
+        self._warm_usage()
         with self._lock:
             return self._usage.used_bytes, self._usage.inode_count
 
@@ -117,6 +121,15 @@ class AttributeOperations(Core):
                 usage.limit_bytes = max(limit_bytes, 0)
             if limit_inodes is not None:
                 usage.limit_inodes = max(limit_inodes, 0)
+
+    def _warm_change(self, ino: int, size: int | None) -> None:
+        """Fetches what a new owner or a new size will look at."""
+        self._warm_xattrs(ino)
+        if size is not None:
+            with self._lock:
+                node = self._overlay.inode(ino)
+            if node is not None and 0 < size < node.size:
+                self._warm_extents(node, size, node.size)
 
     def _require_changeable(self, node: Inode, changes: AttributeChanges, caller: Caller, handle: int | None) -> None:
         """Raises what Linux does where the caller may not make a change; nothing has been changed then."""

@@ -21,11 +21,11 @@ from stowstore.index.keys import offset_of
 from stowstore.index.records import CorruptRecord, InodeRecord, unpack_extents
 from stowstore.namespace.early import EarlyBlocks, EarlyUploader
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Piece, unpack_window
+from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Piece, fetch_windows, unpack_window
 from stowstore.namespace.flushing import MAX_EXTENTS_PER_WINDOW, flush_extents
 from stowstore.namespace.interfaces import FileNode, Scan
 from stowstore.namespace.pieces import read_each
-from stowstore.namespace.staging import JOURNAL_CODEC, StagedPart, StagingArea
+from stowstore.namespace.staging import JOURNAL_CODEC, Segment, StagedPart, StagingArea
 
 __all__ = ["FileContent"]
 
@@ -136,6 +136,9 @@ class FileContent:
             self._written[found] = ino
         return found
 
+    def fetch_extents(self, ino: int, start: int, stop: int, scan: Scan) -> None:
+        fetch_windows(ino, scan, start, stop)
+
     def recovered(self) -> None:
         self.staging.sweep()
 
@@ -172,10 +175,11 @@ class FileContent:
     def plan(self, node: FileNode, offset: int, size: int) -> _Plan:
         extents: ExtentMap = node.extents
         stop = offset + size
-        pieces = list(extents.pieces(offset, stop)) if extents.allocated else []
+        only = extents.only(offset, stop)
+        pieces = [only] if only is not None else list(extents.pieces(offset, stop)) if extents.allocated else []
         ahead: list[BlockRef] = []
         if offset == extents.read_end and pieces:
-            if extents.read_ahead < stop + _AGAIN:
+            if stop < node.size and extents.read_ahead < stop + _AGAIN:
                 start = max(extents.read_ahead, stop)
                 extents.read_ahead = stop + _AHEAD
                 found = extents.pieces(start, min(extents.read_ahead, node.size))
@@ -191,6 +195,10 @@ class FileContent:
             return bytes(size)
         if ahead:
             self._reader.prefetch(ahead)
+        first = pieces[0]
+        if first.length == size and isinstance(first.source, Segment):
+            # What follows does the same, and takes longer for small files.
+            return first.source.read(first.skip, size)
         found = read_each(pieces, self._reader)
         if len(found) == 1 and len(found[0]) == size:
             return found[0]

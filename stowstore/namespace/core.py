@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from stowstore.index.keys import EXTENTS, INODE, ROOT_INODE, SUPERBLOCK, XATTR, inode_of, name_of
+from stowstore.chunks.patience import WouldWait, must_not_wait
+from stowstore.index.keys import EXTENTS, INODE, ROOT_INODE, SUPERBLOCK, XATTR, inode_of, name_of, xattr_prefix
 from stowstore.index.records import NAME_BYTES, EntryRecord, InodeRecord, Superblock
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.handles import OpenDirectory, OpenFile
+from stowstore.namespace.handles import OpenDirectory, OpenFile, directory_entries
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.interfaces import Content, Extents, MetaStore
 from stowstore.namespace.overlay import Overlay
@@ -34,6 +35,7 @@ MAX_LINKS: Final = (1 << 31) - 1
 
 _CAPABILITY: Final = b"security.capability"
 _ROOT_MODE: Final = 0o040755
+_DIRECTORY: Final = 0o040000
 _EVERY_INODE: Final = 1 << 64
 
 #: What a file without extents is loaded from.
@@ -234,6 +236,68 @@ class Core:
             extents = node.extents = self.content.load(node.ino, record, self._scan)
         return extents
 
+    # What waits for the store is read before the lock is taken, so that under it it is found in memory: nobody else has
+    # to wait for it.  A thread that must not wait has it done by another one.
+
+    def _warm_extents(self, node: Inode, start: int, stop: int) -> None:
+        """Fetches the extents of a range."""
+        extents = node.extents
+        if not node.many if extents is None else extents.is_loaded:
+            return
+        with self._lock:
+            if self._extents(node).is_loaded_in(start, stop):
+                return
+        self._require_patience()
+        self.content.fetch_extents(node.ino, start, stop, self._scan)
+
+    def _warm_xattrs(self, ino: int) -> None:
+        """Fetches the extended attributes of an inode, and the inode."""
+        overlay = self._overlay
+        node = overlay.inodes.young.get(ino)
+        if node is None:
+            overlay.warm_inode(ino)
+            with self._lock:
+                node = overlay.inode(ino)
+        if node is None or not node.has_xattrs or node.xattrs is not None or ino >= overlay.first_new_ino:
+            return
+        self._require_patience()
+        for _ in self._scan(xattr_prefix(ino), xattr_prefix(ino + 1)):
+            pass
+
+    def _warm_listing(self, parent: int, name: bytes) -> None:
+        """Fetches what tells whether a directory is empty, if that is what the name stands for."""
+        overlay = self._overlay
+        with self._lock:
+            entry = overlay.entry(parent, name)
+            if entry is None or entry.kind != _DIRECTORY or entry.ino >= overlay.first_new_ino:
+                return
+            snapshot, changes = overlay.snapshot, overlay.directory_changes(entry.ino)
+        self._require_patience()
+        next(directory_entries(snapshot, entry.ino, changes), None)
+
+    def _warm_path(self, ino: int) -> None:
+        """Fetches a directory and those above it."""
+        overlay = self._overlay
+        seen: set[int] = set()
+        while ino not in seen and ino != ROOT_INODE:
+            seen.add(ino)
+            overlay.warm_inode(ino)
+            with self._lock:
+                node = overlay.inode(ino)
+            if node is None:
+                return
+            ino = node.parent
+
+    def _warm_usage(self) -> None:
+        """Fetches the superblock."""
+        if self._usage_read is None:
+            self._overlay.warm(SUPERBLOCK)
+
+    @staticmethod
+    def _require_patience() -> None:
+        if must_not_wait():
+            raise WouldWait
+
     def _scan(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         return self._overlay.snapshot.scan(start, stop)
 
@@ -262,10 +326,9 @@ class Core:
         if found is None:
             found = {}
             if node.has_xattrs:
-                prefix = XATTR + node.ino.to_bytes(8, "big")
-                stop = XATTR + (node.ino + 1).to_bytes(8, "big")
                 if node.ino < self._overlay.first_new_ino:
-                    found = {name_of(key): value for key, value in self._scan(prefix, stop)}
+                    stored = self._scan(xattr_prefix(node.ino), xattr_prefix(node.ino + 1))
+                    found = {name_of(key): value for key, value in stored}
                 for name, value in self._overlay.xattr_changes(node.ino).items():
                     if value is None:
                         found.pop(name, None)

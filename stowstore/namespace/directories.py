@@ -133,6 +133,7 @@ class DirectoryOperations(AttributeOperations):
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """Removes an empty directory."""
         self._overlay.warm_entry(parent, name)
+        self._warm_listing(parent, name)
         with self._lock:
             directory = self._searchable(parent, caller)
             if name == b".":

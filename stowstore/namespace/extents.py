@@ -36,7 +36,17 @@ from stowstore.namespace.extent_pieces import (
 )
 from stowstore.namespace.interfaces import EncodedExtents, Scan
 
-__all__ = ["END", "WINDOW_BYTES", "ExtentMap", "Move", "Piece", "Source", "StagedSource", "unpack_window"]
+__all__ = [
+    "END",
+    "WINDOW_BYTES",
+    "ExtentMap",
+    "Move",
+    "Piece",
+    "Source",
+    "StagedSource",
+    "fetch_windows",
+    "unpack_window",
+]
 
 _SHIFT: Final = WINDOW_BYTES.bit_length() - 1
 
@@ -46,6 +56,19 @@ _PART: Final = 256
 
 #: Records read at once, when one of an unloaded leaf is needed.
 _BATCH: Final = 64
+
+
+def stored_windows(ino: int, scan: Scan, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """The offsets and records of the windows of a file, as the version below has them."""
+    for key, value in scan(extents_key(ino, start), extents_key(ino, end)):
+        yield offset_of(key), value
+
+
+def fetch_windows(ino: int, scan: Scan, start: int, stop: int) -> None:
+    """Reads what a map reads when it needs a range, so that it then finds it in memory."""
+    for count, (offset, _) in enumerate(stored_windows(ino, scan, start & ~INSIDE, END)):
+        if count >= _BATCH and offset >= stop:
+            return
 
 
 class _Leaf:
@@ -136,8 +159,18 @@ class ExtentMap:
 
     @property
     def is_large(self) -> bool:
-        """Whether there are more extents than one leaf holds."""
-        return len(self._leaves) > 1
+        """Whether there are more extents than one leaf holds, or records below are to be looked up."""
+        return len(self._leaves) > 1 or bool(self._wipes)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether nothing is left to be read."""
+        return not self._unloaded
+
+    def is_loaded_in(self, start: int, stop: int) -> bool:
+        """Whether nothing has to be read for a range."""
+        first, last = bisect_right(self._starts, start) - 1, max(bisect_left(self._starts, stop), 1) - 1
+        return not self._unloaded or all(leaf.extents is not None for leaf in self._leaves[first : last + 1])
 
     def fork(self) -> ExtentMap:
         """The same extents as of now; neither map sees later changes of the other."""
@@ -183,6 +216,16 @@ class ExtentMap:
                 return
             position = self._starts[index + 1]
 
+    def only(self, start: int, stop: int) -> Piece | None:
+        """The one extent that covers a range, cut to it; None where it takes more, or is not loaded."""
+        leaf = self._leaves[0 if len(self._leaves) == 1 else bisect_right(self._starts, start) - 1]
+        extents = leaf.extents
+        if extents:
+            offset, length, skip, source = extents[bisect_left(extents, (start + 1,)) - 1]
+            if offset <= start and stop <= offset + length:
+                return Piece(start, stop - start, skip + start - offset, source)
+        return None
+
     def covered(self, offset: int, length: int) -> int:
         """Bytes of a range that extents cover."""
         if not self.allocated:
@@ -194,7 +237,9 @@ class ExtentMap:
         stop = offset + length
         end = (offset | INSIDE) + 1
         if stop <= end:
-            self._splice(offset, stop, [Piece(offset, length, skip, source)])
+            piece = Piece(offset, length, skip, source)
+            if len(self._leaves) != 1 or not self._append(piece):
+                self._splice(offset, stop, [piece])
             return
         cut = []
         position = offset
@@ -332,6 +377,29 @@ class ExtentMap:
         self._leaves = [_Leaf(self._owner, [])]
         self.allocated = self._staged = self._unloaded = 0
 
+    def _append(self, piece: Piece) -> bool:
+        """Puts an extent behind all others, if that is where it belongs and there is room: what most writes do."""
+        leaf = self._leaves[0]
+        extents = leaf.extents
+        if extents is None or leaf.owner is not self._owner or len(extents) >= _LEAF:
+            return False
+        offset, length, _, source = piece
+        if extents:
+            last = extents[-1]
+            if last[0] + last[1] > offset:
+                return False
+            if joins(last, piece):
+                extents[-1] = Piece(last[0], last[1] + length, last[2], last[3])
+                self._changed.add(offset >> _SHIFT)
+                self.allocated += length
+                return True
+        extents.append(piece)
+        self._changed.add(offset >> _SHIFT)
+        self.allocated += length
+        if source.__class__ is not BlockRef:
+            self._staged += 1
+        return True
+
     def _splice(self, start: int, stop: int, new: list[Piece]) -> None:
         """Replaces what lies in a range by extents in it; the ends of those that reach out of it stay."""
         first = self._loaded_leaf(start, stop)
@@ -427,14 +495,11 @@ class ExtentMap:
     def _load(self, index: int, position: int, stop: int) -> None:
         """Reads the records from a position up to ``stop``, or a batch of them if that is further."""
         assert self._scan is not None
-        ino, scan = self._scan
         start = position & ~INSIDE
         end = self._leaf_end(index)
         found: list[Piece] = []
         loaded_to = end
-        records = scan(extents_key(ino, start), extents_key(ino, end))
-        for count, (key, value) in enumerate(records):
-            offset = offset_of(key)
+        for count, (offset, value) in enumerate(stored_windows(*self._scan, start, end)):
             if count >= _BATCH and offset >= stop:
                 loaded_to = offset
                 break

@@ -91,6 +91,7 @@ class FileOperations(RenameOperations):
         if offset < 0 or size < 0:
             raise posix_error(errno.EINVAL)
         node = opened.node
+        self._warm_extents(node, offset, offset + size)
         with self._lock:
             size = min(size, node.size - offset)
             if size <= 0:
@@ -111,6 +112,10 @@ class FileOperations(RenameOperations):
         if not length:
             return 0
         node = opened.node
+        at = node.size if opened.append else offset
+        self._warm_extents(node, at, at + length)
+        if node.has_xattrs:
+            self._warm_xattrs(node.ino)
         if not self._usage.has_room_for(length):
             self._await_forgotten(length)
             with self._lock:
@@ -119,7 +124,8 @@ class FileOperations(RenameOperations):
         try:
             with self._lock:
                 at = node.size if opened.append else offset
-                self._require_room(node, at, length)
+                if self._usage.limit_bytes or at + length > MAX_SIZE:
+                    self._require_room(node, at, length)
                 self._overlay.changed(node)
                 self._extents(node)
                 self.content.place(node, at, staged)
@@ -147,6 +153,9 @@ class FileOperations(RenameOperations):
         if offset + length > MAX_SIZE:
             raise posix_error(errno.EFBIG)
         node = opened.node
+        self._warm_extents(node, offset, offset + length)
+        if node.has_xattrs:
+            self._warm_xattrs(node.ino)
         with self._lock:
             if not punch and not zero:
                 self._require_room(node, offset, length)
@@ -163,6 +172,7 @@ class FileOperations(RenameOperations):
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise posix_error(errno.EINVAL, "a handle has no position; only SEEK_DATA and SEEK_HOLE ask anything")
         node = opened.node
+        self._warm_extents(node, offset, node.size)
         with self._lock:
             if not 0 <= offset < node.size:
                 raise posix_error(errno.ENXIO)
@@ -182,6 +192,10 @@ class FileOperations(RenameOperations):
         if min(offset, target_offset, length) < 0:
             raise posix_error(errno.EINVAL)
         source, node = source_file.node, target_file.node
+        self._warm_extents(source, offset, min(offset + length, source.size))
+        self._warm_extents(node, target_offset, target_offset + min(length, source.size))
+        if node.has_xattrs:
+            self._warm_xattrs(node.ino)
         with self._lock:
             length = min(length, source.size - offset)
             if length <= 0:

@@ -52,6 +52,15 @@ class Extents(Protocol):
         """Whether encoding takes long, so that it is better done of a fork and without the lock."""
         ...
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all extents are in memory; may be asked without the lock."""
+        ...
+
+    def is_loaded_in(self, start: int, stop: int) -> bool:
+        """Whether those of a range are."""
+        ...
+
     def covered(self, offset: int, length: int) -> int:
         """Bytes of a range that extents cover already, which writing there would not add."""
         ...
@@ -154,6 +163,10 @@ class Content(Protocol):
 
     def forget(self, extents: Extents) -> None:
         """Gives back the staged data of extents nobody needs any more (under the lock)."""
+        ...
+
+    def fetch_extents(self, ino: int, start: int, stop: int, scan: Scan) -> None:
+        """Reads the records that extents of a range will be loaded from, without the lock; may wait for the store."""
         ...
 
     def recovered(self) -> None:

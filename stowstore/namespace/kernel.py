@@ -33,6 +33,8 @@ class KernelOperations(XattrOperations):
         path finds it again.
         """
         self._overlay.warm_entry(parent, name)
+        if name == b"..":
+            self._warm_parent(parent)
         with self._lock:
             node = self._found(parent, name)
             if node is None:
@@ -44,6 +46,8 @@ class KernelOperations(XattrOperations):
         """The same, as `show` gives it."""
         overlay = self._overlay
         overlay.warm_entry(parent, name)
+        if name == b"..":
+            self._warm_parent(parent)
         with self._lock:
             entry = overlay.entries.young.get((parent, name))
             node = None if entry is None else overlay.inodes.young.get(entry.ino)
@@ -136,6 +140,13 @@ class KernelOperations(XattrOperations):
                             self._retain(ino)
                 found.append(None if node is None else node.shown or _shown(node))
         return found
+
+    def _warm_parent(self, ino: int) -> None:
+        """Fetches the directory above one."""
+        with self._lock:
+            directory = self._overlay.inode(ino)
+        if directory is not None:
+            self._overlay.warm_inode(directory.parent)
 
     def _found(self, parent: int, name: bytes) -> Inode | None:
         if name == b".":

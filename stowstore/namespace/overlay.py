@@ -201,6 +201,10 @@ class Overlay:
         if ino < self.first_new_ino and ino and ino not in self.inodes.young and ino not in self.opened:
             self._fetch(inode_key(ino))
 
+    def warm(self, key: bytes) -> None:
+        """Fetches any record of the version below, WITHOUT the lock."""
+        self._fetch(key)
+
     def changed(self, node: Inode) -> None:
         """Has to be called before an inode is changed."""
         node.shown = None

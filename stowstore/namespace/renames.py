@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 from enum import IntFlag
 
 from stowstore.index.keys import ROOT_INODE
@@ -41,6 +42,12 @@ class RenameOperations(DirectoryOperations):
             raise posix_error(errno.EINVAL, "rename knows NOREPLACE and EXCHANGE, one of them at a time")
         self._overlay.warm_entry(parent, name)
         self._overlay.warm_entry(new_parent, new_name)
+        moves_directory = self._is_directory(parent, name)
+        if moves_directory and flags == RenameFlags.REPLACE:
+            self._warm_listing(new_parent, new_name)
+        if parent != new_parent and (moves_directory or self._is_directory(new_parent, new_name)):
+            self._warm_path(parent)
+            self._warm_path(new_parent)
         with self._lock:
             source_directory = self._searchable(parent, caller)
             target_directory = self._searchable(new_parent, caller)
@@ -64,6 +71,14 @@ class RenameOperations(DirectoryOperations):
                 self._exchange(source_directory, name, source, target_directory, new_name, target)
             else:
                 self._move(source_directory, name, source, target_directory, new_name, target)
+
+    def _is_directory(self, parent: int, name: bytes) -> bool:
+        """Whether a name stands for a directory; takes the lock itself."""
+        entry = self._overlay.entries.young.get((parent, name))
+        if entry is None:
+            with self._lock:
+                entry = self._overlay.entry(parent, name)
+        return entry is not None and entry.kind == stat.S_IFDIR
 
     def _require_places(
         self, source: Inode, target: Inode | None, source_directory: Inode, target_directory: Inode, flags: int

@@ -36,7 +36,7 @@ class XattrOperations(FileOperations):
 
     def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
         """The value of an attribute."""
-        self._overlay.warm_inode(ino)
+        self._warm_xattrs(ino)
         with self._lock:
             node = self._node(ino)
             if name == b"security.capability" and not node.has_xattrs:
@@ -49,7 +49,7 @@ class XattrOperations(FileOperations):
 
     def listxattr(self, ino: int, caller: Caller) -> list[bytes]:
         """The names of the attributes the caller may know of."""
-        self._overlay.warm_inode(ino)
+        self._warm_xattrs(ino)
         with self._lock:
             node = self._node(ino)
             names = sorted(self._xattrs(node)) if node.has_xattrs else []
@@ -63,7 +63,7 @@ class XattrOperations(FileOperations):
             raise posix_error(errno.EINVAL)
         if len(value) > _VALUE_BYTES:
             raise posix_error(errno.E2BIG)
-        self._overlay.warm_inode(ino)
+        self._warm_xattrs(ino)
         with self._lock:
             node = self._node(ino)
             values = self._changeable(node, name, caller)
@@ -79,7 +79,7 @@ class XattrOperations(FileOperations):
 
     def removexattr(self, ino: int, name: bytes, caller: Caller) -> None:
         """Removes an attribute."""
-        self._overlay.warm_inode(ino)
+        self._warm_xattrs(ino)
         with self._lock:
             node = self._node(ino)
             if name not in self._changeable(node, name, caller):

@@ -17,6 +17,7 @@ from datastore.wrappers.measured import MeasuredStore, StoreMetrics
 from datastore.wrappers.prefixed import PrefixedStore
 from datastore.wrappers.retrying import RetryingStore, RetryPolicy
 from datastore.wrappers.routing import RoutingStore
+from datastore.wrappers.traced import TracedStore
 from metrics import Scope
 
 Wrap = Callable[[Store], Store]
@@ -69,7 +70,7 @@ def _prefixed(store: Store) -> Store:
 
 
 WRAPPERS: dict[str, tuple[Wrap, ...]] = {
-    "those that change nothing": (StoreWrapper, ProtobufStore, FaultyStore, _retrying),
+    "those that change nothing": (StoreWrapper, ProtobufStore, FaultyStore, TracedStore, _retrying),
     "prefixed": (_prefixed,),
     "cached": (_cached,),
     "routing to a secondary": (_secondary,),

@@ -24,7 +24,7 @@ _REPOSITORY = Path(__file__).parents[2]
 #: How long a family may take on one side, seconds: two of them are less than the time limit of a test.
 _LIMIT = 50.0
 
-#: Mounts, and unmounts when it is told to or when whoever started it is no more.
+#: Mounts, anew for each line that it is given; and unmounts when whoever started it is no more.
 _KEEPER = """
 import sys
 from pathlib import Path
@@ -33,8 +33,14 @@ from stowstore.mounts.options import MountOptions
 
 directory, mode = Path(sys.argv[1]), sys.argv[2]
 volume = Volume.new("data", f"file://{directory}/root")
-print(volume.blocking.mount(directory / "mnt", timeout=60, options=MountOptions(kernel_cache=mode)), flush=True)
-sys.stdin.read()
+
+def mount():
+    print(volume.blocking.mount(directory / "mnt", timeout=60, options=MountOptions(kernel_cache=mode)), flush=True)
+
+mount()
+for _ in sys.stdin:
+    volume.blocking.unmount()
+    mount()
 volume.blocking.unmount()
 """
 
@@ -42,16 +48,34 @@ volume.blocking.unmount()
 class Pair:
     """The two sides."""
 
-    def __init__(self, mode: str, local: Path, mount: Path) -> None:
-        self.mode = mode
+    def __init__(self, local: Path, mount: Path, keeper: subprocess.Popen[str]) -> None:
         self._local = local
         self._mount = mount
+        self._keeper = keeper
 
     def unlike(self, family: str) -> dict[str, list[str]]:
         """What the behaviours of a family see otherwise on the mount, by their names."""
         wanted, found = self._answers(family, self._local), self._answers(family, self._mount)
         told = {name: differences(wanted.get(name), found.get(name)) for name in wanted | found}
         return {name: lines for name, lines in told.items() if lines}
+
+    def unlike_anew(self, family: str) -> str:
+        """What is left of a family that is not the same once everything has been unmounted and mounted again."""
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write("again\n")
+        self._keeper.stdin.flush()
+        assert self._keeper.stdout.readline().strip() == os.fspath(self._mount), "it could not be mounted again"
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.mounts.trees", self._local / family, self._mount / family],
+            cwd=_REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0 or done.stderr
+        return done.stderr
 
     def _answers(self, family: str, side: Path) -> dict[str, Any]:
         with subprocess.Popen(
@@ -103,7 +127,7 @@ def paired(mode: str) -> Iterator[Pair]:
         mount = Path(keeper.stdout.readline().strip())
         try:
             assert mount == directory / "mnt", "it could not be mounted"
-            yield Pair(mode, local, mount)
+            yield Pair(local, mount, keeper)
         finally:
             keeper.stdin.close()
             try:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -46,23 +47,53 @@ def test_a_read_that_waits_holds_nobody_else_up(mounting: Mounting, pausable_gat
     assert len(waited[0]) == 8 << 20
 
 
-def test_a_reader_that_waits_can_be_interrupted(mounting: Mounting, pausable_gateway: servers.Server) -> None:
-    """SIGKILL ends a program that waits for the store, at once."""
+#: Reads a file in one call, with a signal handled meanwhile, and tells how many bytes came or which error.
+_HANDLING = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+libc = ctypes.CDLL(None, use_errno=True)
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+buffer = ctypes.create_string_buffer(1 << 20)
+print("reads", flush=True)
+found = libc.read(descriptor, buffer, 1 << 20)
+print(found, ctypes.get_errno(), flush=True)
+"""
+
+
+def test_a_reader_that_waits_is_interrupted_only_when_it_is_killed(
+    mounting: Mounting, pausable_gateway: servers.Server
+) -> None:
+    """SIGKILL ends a program that waits for the store, at once; a signal that it handles leaves its read alone."""
     volume = Volume.new("data", s3_root(pausable_gateway))
     with volume.blocking as files:
-        files.write_bytes("/far", os.urandom(8 << 20))
+        for name in ("/one", "/two"):
+            files.write_bytes(name, os.urandom(8 << 20))
         volume.blocking.commit("one")
     path = mounting.mount(volume, cache_dir=mounting.directory / "fresh", meta_dir=mounting.directory / "meta")
+    assert sorted(os.listdir(path)) == ["one", "two"]
     pausable_gateway.pause()
     try:
-        with subprocess.Popen(["cat", str(path / "far")], stdout=subprocess.DEVNULL) as reader:
+        with _reading(path / "one") as killed, _reading(path / "two") as handling:
+            for _ in range(3):
+                time.sleep(0.3)
+                for reader in (killed, handling):
+                    reader.send_signal(signal.SIGUSR1)
             time.sleep(0.5)
-            assert reader.poll() is None
-            reader.kill()
-            assert reader.wait(20) == -signal.SIGKILL
+            assert (killed.poll(), handling.poll()) == (None, None)
+            killed.kill()
+            assert killed.wait(20) == -signal.SIGKILL
+            pausable_gateway.resume()
+            assert handling.communicate(timeout=60)[0] == f"{1 << 20} 0\n"
     finally:
         pausable_gateway.resume()
-    assert len((path / "far").read_bytes()) == 8 << 20
+    assert len((path / "one").read_bytes()) == 8 << 20
+
+
+def _reading(path: Path) -> subprocess.Popen[str]:
+    reader = subprocess.Popen([sys.executable, "-c", _HANDLING, path], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reads\n"
+    return reader
 
 
 def test_a_store_that_comes_back_has_everything(mounting: Mounting, pausable_gateway: servers.Server) -> None:

@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from stowstore import RWVolume
 from stowstore.mounts.options import MountOptions
-from tests.mounts.behaviours.calling import about, fallocate, rename2
+from tests.mounts.behaviours.calling import fallocate, rename2
 from tests.mounts.conftest import Mounting
+from tests.mounts.trees import snapshot, unlike
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the programs give files to other users, which takes root")
 
@@ -209,14 +210,14 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def compare(self) -> None:
-        assert _snapshot(self.disk.top) == _snapshot(self.mount.top)
+        assert not unlike(self.disk.top, self.mount.top)
 
     @rule()
     def commit(self) -> None:
         """A version holds what there is, and writers go on."""
         version = self.volume.blocking.commit()
         top = f"/{self.mount.top.name}"
-        for path, (status, _, content, _, _) in _snapshot(self.disk.top).items():
+        for path, (status, _, content, _, _) in snapshot(self.disk.top).items():
             shown = version.files.lstat(f"{top}/{path}")
             assert oct(shown.st_mode) == status[0]
             if isinstance(content, bytes):
@@ -226,7 +227,7 @@ class _Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for side in (self.disk, self.mount):
             side.close()
-        assert _snapshot(self.disk.top) == _snapshot(self.mount.top)
+        assert not unlike(self.disk.top, self.mount.top)
 
 
 #: Ways to mount: the kernel gathers writes or hands them on, and keeps what it was told or asks every time.
@@ -247,7 +248,7 @@ def test_random_programs_do_the_same_on_a_mount(mounting: Mounting, way: str) ->
     _run(mounting.mount(volume, **_WAYS[way]), local, volume, 30)
 
     volume.blocking.unmount()
-    assert _snapshot(local) == _snapshot(mounting.mount(volume, **_WAYS[way]))
+    assert not unlike(local, mounting.mount(volume, **_WAYS[way]))
 
     # With nothing in memory or on disk of all that is stored.
     volume.blocking.finalize()
@@ -271,25 +272,3 @@ def _outcome(act: Callable[[_Side], Any], side: _Side) -> Any:
         return act(side)
     except OSError as error:
         return errno.errorcode[error.errno or 0]
-
-
-def _snapshot(top: Path) -> dict[str, Any]:
-    """Every path below a directory: attributes, times that were set, content or target, twin, extended attributes."""
-    found: dict[str, Any] = {}
-    twins: dict[int, str] = {}
-    for here, directories, files in sorted(os.walk(top)):
-        for name in sorted((*directories, *files)):
-            path = os.path.join(here, name)
-            short = os.path.relpath(path, top)
-            status = os.lstat(path)
-            more: Any = None
-            if os.path.islink(path):
-                more = os.readlink(path)
-            elif os.path.isfile(path):
-                with open(path, "rb") as file:
-                    more = file.read()
-            twin = None if os.path.isdir(path) else twins.setdefault(status.st_ino, short)
-            set_before = status.st_mtime_ns if status.st_mtime_ns < 10**18 else None
-            xattrs = {} if os.path.islink(path) else {key: os.getxattr(path, key) for key in sorted(os.listxattr(path))}
-            found[short] = (about(path), set_before, more, twin, xattrs)
-    return found

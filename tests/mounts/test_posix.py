@@ -27,6 +27,10 @@ _KNOWN = {
 _INDEPENDENT = ("kinds", "links", "names", "permissions", "renames")
 
 
+#: Families about bytes, of which the kernel would show what it has cached of them, right or wrong.
+_OF_BYTES = ("files", "sharing", "space")
+
+
 @pytest.mark.parametrize(
     ("mode", "family"),
     [
@@ -39,14 +43,17 @@ _INDEPENDENT = ("kinds", "links", "names", "permissions", "renames")
 def test_the_mount_answers_as_the_local_disk_does(mode: str, family: str, pair: Callable[[str], Pair]) -> None:
     """Every call of every behaviour has the same result, error or value, on a mount and on the local disk."""
     known = _KNOWN if mode == "writeback" else {}
+    both = pair(mode)
 
     told = {
         name: [line for line in lines if not line.startswith(known.get(name, ()))]
-        for name, lines in pair(mode).unlike(family).items()
+        for name, lines in both.unlike(family).items()
     }
 
     unknown = [f"{name}{line}" for name, lines in told.items() for line in lines]
     assert not unknown, "\n".join(unknown)
+    if family in _OF_BYTES:
+        assert not both.unlike_anew(family)
 
 
 def test_a_read_only_mount_refuses_what_a_read_only_disk_does(mounting: Mounting) -> None:

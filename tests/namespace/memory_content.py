@@ -38,6 +38,13 @@ class MemoryExtents:
         return any(piece.block.pack == _STAGED for piece in self.pieces)
 
     @property
+    def is_loaded(self) -> bool:
+        return True
+
+    def is_loaded_in(self, start: int, stop: int) -> bool:
+        return True
+
+    @property
     def is_large(self) -> bool:
         return len(self.pieces) > 1
 
@@ -163,6 +170,8 @@ class MemoryContent:
 
     def forget(self, extents: Any) -> None:
         extents.pieces = [piece for piece in extents.pieces if piece.block.pack != _STAGED]
+
+    def fetch_extents(self, ino: int, start: int, stop: int, scan: Any) -> None: ...
 
     def recovered(self) -> None:
         """Nothing is thrown away here: what is left over costs memory only."""

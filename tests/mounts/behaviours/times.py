@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -216,3 +217,42 @@ def clocks_run_forwards() -> Any:
         os.stat("a").st_ctime_ns > moments[2],
         os.stat("a").st_atime_ns > moments[0],
     ]
+
+
+_BIRTH_TIME = 0x800
+
+
+def _birth(path: str) -> int:
+    """The time of birth by statx(2), nanoseconds; 0 where it is not told."""
+    answer = ctypes.create_string_buffer(256)
+    if libc.statx(-100, os.fsencode(path), 0x100, _BIRTH_TIME, answer):
+        raise OSError(ctypes.get_errno(), path)
+    (mask,) = struct.unpack_from("=I", answer, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", answer, 80)
+    return seconds * 10**9 + nanoseconds if mask & _BIRTH_TIME else 0
+
+
+@behaviour
+def birth_stays_what_it_was() -> Any:
+    """Of every kind of object; whatever becomes of it, and not of what replaces it."""
+    makers: dict[str, Callable[[], Any]] = {
+        "file": lambda: make("file", b"x"),
+        "directory": lambda: os.mkdir("directory"),
+        "link": lambda: os.symlink("x", "link"),
+        "fifo": lambda: os.mkfifo("fifo"),
+    }
+    found = {}
+    for name, create in makers.items():
+        began = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+        create()
+        born = _birth(name)
+        tick()
+        os.utime(name, ns=(1, 2), follow_symlinks=False)
+        os.lchown(name, 1, 1)
+        os.rename(name, f"{name}-renamed")
+        kept = _birth(f"{name}-renamed") == born
+        create()
+        found[name] = [began <= born <= time.time_ns(), kept, _birth(name) > born]
+    with opened("file", os.O_RDWR | os.O_TRUNC) as descriptor:
+        os.write(descriptor, b"new")
+    return found, _birth("file") > _birth("file-renamed")
