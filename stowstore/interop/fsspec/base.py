@@ -51,7 +51,7 @@ class StowBase(AbstractFileSystem):
         self._query = query
         self._options = {name: value for name, value in options.items() if name not in _FSSPEC_OPTIONS}
         # fsspec asks the class; asked through an instance, a URL has to be one of this instance.
-        self._strip_protocol = self._own_path
+        self._strip_protocol = self._own_path  # type: ignore[method-assign]
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
