@@ -1,0 +1,151 @@
+"""The lineage as a drawing: pixels, curves and words for what `stowstore.report.lineage` has placed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from attrs import field, frozen
+
+from stowstore.report.lineage import Edge, Graph, Lane, Node, NodeKind
+from stowstore.report.words import count_text, moment_text, shortened, size_text, visible
+
+__all__ = ["Curve", "LaneLine", "LineagePicture", "Place", "lineage_picture"]
+
+_LANE: Final = 50.0
+_MARGIN: Final = 18.0
+_PER_LETTER: Final = 7.3
+_LONGEST_NAME: Final = 28
+
+
+@frozen
+class Curve:
+    """A line between two places of the lineage."""
+
+    path: str
+    css: str
+
+
+@frozen
+class Place:
+    """A version, or what stands for one, where it is drawn."""
+
+    node: Node
+    x: float
+    y: float
+    above: str
+    below: str
+    title: str
+
+
+@frozen
+class LaneLine:
+    """A volume's row: where its name stands and its line runs."""
+
+    lane: Lane
+    y: float
+    x1: float
+    x2: float
+    text: str
+
+
+@frozen(kw_only=True)
+class LineagePicture:
+    """The lineage, to be drawn as it is."""
+
+    width: float
+    height: float
+    name_width: float
+    lanes: tuple[LaneLine, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    places: tuple[Place, ...] = ()
+    graph: Graph = field(factory=Graph)
+
+
+def lineage_picture(graph: Graph) -> LineagePicture:
+    """Gives every place of a graph its pixels."""
+    longest = max((len(_lane_text(lane)) for lane in graph.lanes), default=0)
+    name_width = 24 + longest * _PER_LETTER
+    # Few generations have room to say more below each place.
+    column = 104.0 if graph.columns <= 12 else 62.0 if graph.columns <= 40 else 34.0
+    letters = int(column / 6.2)
+
+    def x(position: int) -> float:
+        return name_width + column * (position + 0.5)
+
+    def y(lane: int) -> float:
+        return _MARGIN + _LANE * (lane + 0.5)
+
+    places = [
+        Place(
+            node,
+            x(node.column),
+            y(node.lane),
+            shortened(", ".join(map(visible, node.labels)), max(letters, 5)),
+            shortened(_caption(node), letters) if letters >= 8 else "",
+            _title(node),
+        )
+        for node in graph.nodes
+    ]
+    lanes = [LaneLine(lane, y(lane.number), x(lane.first), x(lane.last), _lane_text(lane)) for lane in graph.lanes]
+    curves = [Curve(_curve(edge, x, y), edge.kind.value) for edge in graph.edges]
+    return LineagePicture(
+        width=round(x(graph.columns) - column / 2 + _MARGIN),
+        height=round(2 * _MARGIN + _LANE * len(graph.lanes)),
+        name_width=name_width,
+        lanes=tuple(lanes),
+        curves=tuple(curves),
+        places=tuple(places),
+        graph=graph,
+    )
+
+
+def _lane_text(lane: Lane) -> str:
+    return shortened(visible(lane.volume), _LONGEST_NAME)
+
+
+def _caption(node: Node) -> str:
+    match node.kind:
+        case NodeKind.RUN:
+            return count_text(len(node.versions), "version")
+        case NodeKind.FORK:
+            return "not written yet"
+        case NodeKind.GONE:
+            return ""
+    version = node.versions[-1]
+    return visible(version.message.partition("\n")[0]) or moment_text(version.created)
+
+
+def _title(node: Node) -> str:
+    """What pointing at a place says."""
+    if node.kind is NodeKind.FORK:
+        return f"{visible(node.text)}: a fork that was not committed to yet"
+    if node.kind is NodeKind.GONE:
+        return f"made from {visible(node.text)}, which is pruned or not drawn"
+    version = node.versions[-1]
+    lines = [
+        f"{visible(version.volume)}@{version.id}",
+        f"{moment_text(version.created)} UTC, {size_text(version.used_bytes)} in {count_text(version.inodes, 'inode')}",
+    ]
+    if len(node.versions) > 1:
+        lines.insert(0, f"{len(node.versions)} versions in a row, the newest of them:")
+    if version.message:
+        lines.append(shortened(visible(version.message), 200))
+    if version.produced_by:
+        lines.append(f"made by {shortened(visible(version.produced_by), 200)}")
+    if version.is_merge:
+        lines.append("merged from " + ", ".join(f"{visible(one.volume)}@{one.id}" for one in version.parents))
+    if version.tags:
+        lines.append("tagged " + ", ".join(map(visible, version.tags)))
+    if version.head_of:
+        lines.append("newest of " + ", ".join(map(visible, version.head_of)))
+    return "\n".join(lines)
+
+
+def _curve(edge: Edge, x: Callable[[int], float], y: Callable[[int], float]) -> str:
+    """A line along a lane, or a bow from one to another: never along places it does not belong to."""
+    x1, y1, x2, y2 = x(edge.start.column), y(edge.start.lane), x(edge.end.column), y(edge.end.lane)
+    if y1 == y2:
+        return f"M{x1:.0f},{y1:.0f} H{x2:.0f}"
+    middle = (x1 + x2) / 2
+    return f"M{x1:.0f},{y1:.0f} C{middle:.0f},{y1:.0f} {middle:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
