@@ -12,7 +12,10 @@ from stowstore.report.words import count_text, moment_text, shortened, size_text
 
 __all__ = ["Curve", "LaneLine", "LineagePicture", "Place", "lineage_picture"]
 
+#: Pixels of a row with words above and below its places, and of one of many, with words beside them.
 _LANE: Final = 50.0
+_NARROW: Final = 30.0
+_MANY_LANES: Final = 24
 _MARGIN: Final = 18.0
 _PER_LETTER: Final = 7.3
 _LONGEST_NAME: Final = 28
@@ -28,24 +31,23 @@ class Curve:
 
 @frozen
 class Place:
-    """A version, or what stands for one, where it is drawn."""
+    """A version, or what stands for one, where it is drawn: words above it, and below or beside it."""
 
     node: Node
     x: float
     y: float
     above: str
-    below: str
+    caption: str
+    is_beside: bool
     title: str
 
 
 @frozen
 class LaneLine:
-    """A volume's row: where its name stands and its line runs."""
+    """A volume's row, and its name as it fits."""
 
     lane: Lane
     y: float
-    x1: float
-    x2: float
     text: str
 
 
@@ -55,6 +57,7 @@ class LineagePicture:
 
     width: float
     height: float
+    lane_height: float
     name_width: float
     lanes: tuple[LaneLine, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -65,37 +68,38 @@ class LineagePicture:
 def lineage_picture(graph: Graph) -> LineagePicture:
     """Gives every place of a graph its pixels."""
     longest = max((len(_lane_text(lane)) for lane in graph.lanes), default=0)
-    name_width = 24 + longest * _PER_LETTER
-    # Few generations have room to say more below each place.
-    column = 104.0 if graph.columns <= 12 else 62.0 if graph.columns <= 40 else 34.0
-    letters = int(column / 6.2)
+    name_width = round(24 + longest * _PER_LETTER)
+    height = _LANE if len(graph.lanes) <= _MANY_LANES else _NARROW
+    # Few generations have room to say more at each place.
+    column = 110.0 if graph.columns <= 12 else 64.0 if graph.columns <= 40 else 34.0
+    letters = int(column / 7)
 
     def x(position: int) -> float:
         return name_width + column * (position + 0.5)
 
     def y(lane: int) -> float:
-        return _MARGIN + _LANE * (lane + 0.5)
+        return _MARGIN + height * (lane + 0.5)
 
-    places = [
-        Place(
+    def place(node: Node) -> Place:
+        is_narrow = height == _NARROW
+        return Place(
             node,
             x(node.column),
             y(node.lane),
-            shortened(", ".join(map(visible, node.labels)), max(letters, 5)),
-            shortened(_caption(node), letters) if letters >= 8 else "",
+            "" if is_narrow else shortened(", ".join(map(visible, node.labels)), max(letters, 5)),
+            shortened(_caption(node), letters - 2 * is_narrow) if letters >= 8 else "",
+            is_narrow,
             _title(node),
         )
-        for node in graph.nodes
-    ]
-    lanes = [LaneLine(lane, y(lane.number), x(lane.first), x(lane.last), _lane_text(lane)) for lane in graph.lanes]
-    curves = [Curve(_curve(edge, x, y), edge.kind.value) for edge in graph.edges]
+
     return LineagePicture(
         width=round(x(graph.columns) - column / 2 + _MARGIN),
-        height=round(2 * _MARGIN + _LANE * len(graph.lanes)),
+        height=round(2 * _MARGIN + height * len(graph.lanes)),
+        lane_height=height,
         name_width=name_width,
-        lanes=tuple(lanes),
-        curves=tuple(curves),
-        places=tuple(places),
+        lanes=tuple(LaneLine(lane, y(lane.number), _lane_text(lane)) for lane in graph.lanes),
+        curves=tuple(Curve(_curve(edge, x, y), edge.kind.value) for edge in graph.edges),
+        places=tuple(map(place, graph.nodes)),
         graph=graph,
     )
 
@@ -112,8 +116,7 @@ def _caption(node: Node) -> str:
             return "not written yet"
         case NodeKind.GONE:
             return ""
-    version = node.versions[-1]
-    return visible(version.message.partition("\n")[0]) or moment_text(version.created)
+    return visible(node.versions[-1].message.partition("\n")[0])
 
 
 def _title(node: Node) -> str:
@@ -128,7 +131,7 @@ def _title(node: Node) -> str:
         f"{moment_text(version.created)} UTC, {size_text(version.used_bytes)} in {count_text(version.inodes, 'inode')}",
     ]
     if len(node.versions) > 1:
-        lines.insert(0, f"{len(node.versions)} versions in a row, the newest of them:")
+        lines.insert(0, f"{len(node.versions)} versions, the newest of them:")
     if version.message:
         lines.append(shortened(visible(version.message), 200))
     if version.produced_by:

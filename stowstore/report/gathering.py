@@ -73,6 +73,7 @@ def gather(root: Root, *, on_step: Callable[[str], None] = lambda step: None) ->
     on_step("listing packs")
     packs = _packs(root)
     found = _versions(run)
+    collection = run.last_collection()
     return RootFacts(
         address=root.address,
         gathered=datetime.now(UTC),
@@ -81,12 +82,10 @@ def gather(root: Root, *, on_step: Callable[[str], None] = lambda step: None) ->
         volumes=_volumes(run, found),
         versions=found,
         packs=packs,
-        collection=run.last_collection(),
+        collection=collection,
         problems=tuple(run.problems),
-        cost=(
-            f"{run.listings + 2} listings of prefixes, {run.reads} small objects read, "
-            f"{packs.packs:,} packs listed, none opened; no file was read"
-        ),
+        listings=run.listings + len(PackKind),
+        reads=run.reads,
     )
 
 
@@ -135,7 +134,7 @@ class _Run:
             if is_ulid(version):
                 listed.append((volume, version))
             else:
-                self.problems.append(Problem(where=str(entry.reference), message="this is no version of a volume"))
+                self.problems.append(Problem(where=entry.reference.key, message="this is no version of a volume"))
         for _, manifest in self._each(listed, lambda name: self.root.manifest(*name), "version"):
             self.manifests[manifest.id] = manifest
         self.listings += 1

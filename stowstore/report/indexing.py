@@ -83,7 +83,6 @@ def read_index(
             directories=tuple(directories),
         ),
         problems=tuple(problems),
-        cost=f"{facts.cost}; {marker.nodes:,} index nodes read for what versions share and add",
     )
 
 

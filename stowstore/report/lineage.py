@@ -1,9 +1,9 @@
 """The lineage of versions as a layered graph: a lane a volume, a column a generation, time from left to right.
 
 A version stands one column to the right of the newest version it was made from, and of the one before it in its own
-lane, so that lines always run to the right and never meet two versions in one place.  A volume that was forked and not
+lane, so that lines run to the right and never meet two versions in one place.  A volume that was forked and not
 committed to yet is a hollow place in a lane of its own.  With more versions than `MAX_SHOWN`, runs of versions that
-nothing but their neighbours refers to are drawn as one; if that is still too much, only the newest are drawn.
+nothing but their neighbours refers to are drawn as one; where that is still too much, each volume is one place.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
-from stowstore.report.model import RootFacts, VersionFacts
+from stowstore.report.model import Parent, RootFacts, VersionFacts
 
-__all__ = ["MAX_SHOWN", "Edge", "EdgeKind", "Graph", "Lane", "Node", "NodeKind", "lay_out"]
+__all__ = ["MAX_SHOWN", "Detail", "Edge", "EdgeKind", "Graph", "Lane", "Node", "NodeKind", "lay_out"]
 
 #: With more versions than this the graph is drawn with parts left out.
 MAX_SHOWN: Final = 200
+
+
+class Detail(StrEnum):
+    """How much of the versions is drawn."""
+
+    VERSIONS = "versions"
+    """Every one."""
+    RUNS = "runs"
+    """Those that something refers to; others in runs."""
+    VOLUMES = "volumes"
+    """One place a volume, for all its versions."""
 
 
 class NodeKind(StrEnum):
@@ -79,24 +90,26 @@ class Lane:
 
 @frozen(kw_only=True)
 class Graph:
-    """The whole picture; ``total`` versions are meant, ``joined`` of them drawn in runs and ``hidden`` not at all."""
+    """The whole picture of ``total`` versions; ``hidden`` are volumes that are not drawn, the oldest."""
 
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
     lanes: tuple[Lane, ...] = ()
     columns: int = 0
+    detail: Detail = Detail.VERSIONS
     total: int = 0
-    joined: int = 0
     hidden: int = 0
 
 
 def lay_out(facts: RootFacts, *, most: int = MAX_SHOWN) -> Graph:
     """Places the versions of a root and what became of them."""
-    groups = [_Group([version]) for version in _in_order(facts.versions)]
+    ordered = _in_order(facts.versions)
+    detail, groups = Detail.VERSIONS, [_Group([version]) for version in ordered]
     if len(groups) > most:
-        groups = _joined(groups)
-    hidden = sum(len(group.versions) for group in groups[:-most])
-    return _Layout(facts, groups[-most:]).graph(hidden)
+        detail, groups = Detail.RUNS, _joined(groups)
+    if len(groups) > most:
+        detail, groups = Detail.VOLUMES, _by_volume(ordered)
+    return _Layout(facts, groups[-most:], detail).graph(hidden=len(groups[:-most]))
 
 
 @define(eq=False)
@@ -158,25 +171,36 @@ def _is_inner(group: _Group, children: Mapping[str, int]) -> bool:
     return not (is_root or len(first.parents) > 1 or first.tags or first.head_of or children[first.id] > 1)
 
 
+def _by_volume(versions: Iterable[VersionFacts]) -> list[_Group]:
+    groups: dict[str, _Group] = {}
+    for version in versions:
+        groups.setdefault(version.volume, _Group([])).versions.append(version)
+    return list(groups.values())
+
+
 @define
 class _Layout:
     _facts: RootFacts
     _groups: Sequence[_Group]
+    _detail: Detail
     _lanes: dict[str, int] = field(factory=dict)
     _ends: dict[int, int] = field(factory=dict)
     _nodes: dict[str, Node] = field(factory=dict)
-    _edges: list[Edge] = field(factory=list)
+    _edges: dict[tuple[str, str], Edge] = field(factory=dict)
+    _known: set[str] = field(factory=set)
 
-    def graph(self, hidden: int) -> Graph:
+    def graph(self, *, hidden: int) -> Graph:
         shown = {group.last.volume for group in self._groups}
+        self._known = {version.id for group in self._groups for version in group.versions}
         forks = [
             volume
             for volume in self._facts.volumes
             if volume.head is not None and volume.head.volume != volume.name and not volume.versions
         ]
         self._assign_lanes(shown | {volume.name for volume in forks})
-        for group in self._groups:
-            self._place(group)
+        placed = [(group, self._place(group)) for group in self._groups]
+        for group, node in placed:
+            self._connect(group, node)
         for volume in forks:
             assert volume.head is not None
             start = self._nodes.get(volume.head.id)
@@ -185,14 +209,14 @@ class _Layout:
             node = Node(key=f"fork {volume.name}", kind=NodeKind.FORK, lane=lane, column=column, text=volume.name)
             self._add(node)
             if start is not None:
-                self._edges.append(Edge(start, node, EdgeKind.FORK))
+                self._edges[start.key, node.key] = Edge(start, node, EdgeKind.FORK)
         return Graph(
             nodes=tuple({id(node): node for node in self._nodes.values()}.values()),
-            edges=tuple(self._edges),
+            edges=tuple(self._edges.values()),
             lanes=self._drawn_lanes(),
             columns=1 + max(self._ends.values(), default=-1),
+            detail=self._detail,
             total=len(self._facts.versions),
-            joined=sum(len(group.versions) for group in self._groups if len(group.versions) > 1),
             hidden=hidden,
         )
 
@@ -216,29 +240,39 @@ class _Layout:
                 waiting += sorted(below[name], key=lambda one: began.get(one, "~"), reverse=True)
         self._lanes = {name: number for number, name in enumerate(name for name in order if name in shown)}
 
-    def _place(self, group: _Group) -> None:
+    def _place(self, group: _Group) -> Node:
         first, last = group.versions[0], group.last
         lane = self._lanes[last.volume]
-        starts = [(parent, self._nodes.get(parent.id)) for parent in first.parents]
-        column = max([self._ends.get(lane, -1), *(start.column for _, start in starts if start is not None)]) + 1
-        gone = [parent for parent, start in starts if start is None]
-        if gone:
-            # One place stands for every parent that cannot be drawn, right before its child.
+        starts = [start for parent in first.parents if (start := self._nodes.get(parent.id)) is not None]
+        column = max([self._ends.get(lane, -1), *(start.column for start in starts)]) + 1
+        if self._gone(first):
+            # One place stands for every parent that is not drawn, right before its child.
             column = max(column, self._ends.get(lane, -1) + 2)
-            node = Node(key=f"gone {first.id}", kind=NodeKind.GONE, lane=lane, column=column - 1)
-            node = evolve(node, text=", ".join(f"{parent.volume}@{parent.id}" for parent in gone))
-            self._add(node)
-            starts = [(parent, start or node) for parent, start in starts]
+            text = ", ".join(f"{parent.volume}@{parent.id}" for parent in self._gone(first))
+            self._add(Node(key=f"gone {first.id}", kind=NodeKind.GONE, lane=lane, column=column - 1, text=text))
         kind = NodeKind.RUN if len(group.versions) > 1 else NodeKind.MERGE if last.is_merge else NodeKind.VERSION
         labels = tuple(tag.partition("@")[2] if tag.startswith(f"{last.volume}@") else tag for tag in last.tags)
-        made = Node(key=last.id, kind=kind, lane=lane, column=column, versions=tuple(group.versions), labels=labels)
+        versions = tuple(group.versions)
+        made = Node(key=last.id, kind=kind, lane=lane, column=column, versions=versions, labels=labels)
         self._add(made)
         for version in group.versions:
             self._nodes[version.id] = made
-        for position, (parent, start) in enumerate(starts):
-            if start is not None:
-                how = EdgeKind.NEXT if parent.volume == last.volume else EdgeKind.FORK
-                self._edges.append(Edge(start, made, EdgeKind.MERGE if position else how))
+        return made
+
+    def _connect(self, group: _Group, node: Node) -> None:
+        first = group.versions[0]
+        for version in group.versions:
+            for position, parent in enumerate(version.parents):
+                start = self._nodes.get(parent.id)
+                if start is None and version is first:
+                    start = self._nodes.get(f"gone {first.id}")
+                if start is not None and start is not node:
+                    how = EdgeKind.NEXT if parent.volume == version.volume else EdgeKind.FORK
+                    edge = Edge(start, node, EdgeKind.MERGE if position else how)
+                    self._edges.setdefault((start.key, node.key), edge)
+
+    def _gone(self, version: VersionFacts) -> list[Parent]:
+        return [parent for parent in version.parents if parent.id not in self._known]
 
     def _add(self, node: Node) -> None:
         self._nodes[node.key] = node

@@ -158,7 +158,8 @@ class Problem:
 class RootFacts:
     """Everything a report shows of a root.
 
-    ``versions`` are ordered by their ids, which is by time; ``cost`` says what was asked of the store.
+    ``versions`` are ordered by their ids, which is by time.  ``listings`` and ``reads`` are what was asked of the store
+    without the index: prefixes that were listed, and small objects that were read.
     """
 
     address: str
@@ -171,7 +172,8 @@ class RootFacts:
     collection: LastCollection | None = None
     index: IndexFacts | None = None
     problems: tuple[Problem, ...] = ()
-    cost: str = ""
+    listings: int = 0
+    reads: int = 0
 
     @property
     def newest_bytes(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -47,7 +46,7 @@ def render(facts: RootFacts) -> str:
         growth=growth_chart(facts),
         versions=_listed(facts.versions),
         directories=sorted(facts.index.directories, key=lambda one: -one.bytes)[:MAX_ROWS] if facts.index else (),
-        labels=Counter(label for volume in facts.volumes for label in volume.tags),
+        cost=_cost(facts),
     )
 
 
@@ -97,6 +96,14 @@ def _stored_text(facts: RootFacts) -> str:
     packs = facts.packs
     text = f"{size_text(packs.data_bytes)} of files in {count_text(packs.data_packs, 'pack')}, "
     return text + f"{size_text(packs.index_bytes)} of index in {count_text(packs.index_packs, 'pack')}"
+
+
+def _cost(facts: RootFacts) -> str:
+    asked = f"{count_text(facts.listings, 'listing')}, {count_text(facts.packs.packs, 'pack')} among what they named"
+    read = f"{count_text(facts.reads, 'small object')} read"
+    if facts.index is not None:
+        read += f", and {count_text(facts.index.nodes, 'node')} of the index"
+    return f"{asked}; {read}; no file"
 
 
 def _largest(volumes: Sequence[VolumeFacts]) -> list[tuple[VolumeFacts, float]]:
