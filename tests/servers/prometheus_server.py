@@ -1,7 +1,8 @@
 """Prometheus, to scrape and be asked, and promtool, to check rules and expositions with.
 
 A target is added by writing a file: `add_target(server.address, "127.0.0.1:9000")`; Prometheus notices it by itself
-and scrapes it every quarter of a second. `extra` has `targets`, the directory of those files, and `promtool`.
+and scrapes it every quarter of a second. Rules are added likewise, `add_rules(server.address, "mine.yml", text)`, and
+evaluated as often. `extra` has `targets` and `rules`, the directories of those files, and `promtool`.
 """
 
 import json
@@ -18,13 +19,14 @@ from tests.servers.kind import Kind, Progress, quiet
 from tests.servers.model import Address, ServerFailed
 from tests.servers.processes import HOST, Processes, unpacked_environment
 
-__all__ = ["Prometheus", "Promtool", "add_target", "query"]
+__all__ = ["Prometheus", "Promtool", "add_rules", "add_target", "query", "rules"]
 
 _CONFIGURATION = """\
     global:
       scrape_interval: 250ms
       scrape_timeout: 250ms
       evaluation_interval: 250ms
+    rule_files: ["{rules}/*.yml"]
     scrape_configs:
       - job_name: itself
         static_configs:
@@ -57,7 +59,9 @@ class Prometheus(Kind):
     def prepare(self, processes: Processes) -> None:
         targets = processes.root / "targets"
         targets.mkdir()
-        text = textwrap.dedent(_CONFIGURATION).format(host=HOST, port=processes.port, targets=targets)
+        rules = processes.root / "rules"
+        rules.mkdir()
+        text = textwrap.dedent(_CONFIGURATION).format(host=HOST, port=processes.port, targets=targets, rules=rules)
         (processes.root / "prometheus.yml").write_text(text)
 
     def serve(self, processes: Processes) -> None:
@@ -78,6 +82,7 @@ class Prometheus(Kind):
             environment={"PROMETHEUS_URL": endpoint},
             extra={
                 "targets": str(processes.root / "targets"),
+                "rules": str(processes.root / "rules"),
                 "promtool": str(self.folder / "usr/bin/promtool"),
             },
         )
@@ -127,13 +132,32 @@ def add_target(address: Address, target: str, labels: Mapping[str, str] | None =
     unfinished.rename(targets / f"{target}.json")
 
 
+def add_rules(address: Address, name: str, text: str) -> None:
+    """Gives a running Prometheus a file of rules, or another text of it; raises `OSError` when it refuses them."""
+    rules = Path(address.extra["rules"])
+    unfinished = rules / f"{name}.new"
+    unfinished.write_text(text)
+    unfinished.rename(rules / name)
+    urllib.request.urlopen(f"{address.endpoint}/-/reload", data=b"", timeout=30).close()
+
+
+def rules(address: Address) -> list[dict[str, Any]]:
+    """Returns the groups of rules it has, with each rule's health."""
+    groups: list[dict[str, Any]] = _ask(address, "rules")["groups"]
+    return groups
+
+
 def query(address: Address, expression: str) -> list[dict[str, Any]]:
     """Evaluates a PromQL expression now and returns its samples."""
-    text = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{address.endpoint}/api/v1/query?{text}", timeout=30) as response:
-        reply = json.load(response)
-    samples: list[dict[str, Any]] = reply["data"]["result"]
+    samples: list[dict[str, Any]] = _ask(address, "query", query=expression)["result"]
     return samples
+
+
+def _ask(address: Address, what: str, **parameters: str) -> dict[str, Any]:
+    text = urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(f"{address.endpoint}/api/v1/{what}?{text}", timeout=30) as response:
+        data: dict[str, Any] = json.load(response)["data"]
+    return data
 
 
 def _is_ready(port: int) -> bool:

@@ -1,0 +1,14 @@
+"""The Prometheus of the whole run, to be asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.observability.scraping import Scraper
+from tests.servers import Server
+
+
+@pytest.fixture
+def scraper(prometheus_server: Server) -> Scraper:
+    """It is shared with other tests: look at what you have made it scrape."""
+    return Scraper(prometheus_server)
