@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.observability.scraping import Scraper
@@ -9,6 +11,8 @@ from tests.servers import Server
 
 
 @pytest.fixture
-def scraper(prometheus_server: Server) -> Scraper:
+def scraper(prometheus_server: Server) -> Iterator[Scraper]:
     """It is shared with other tests: look at what you have made it scrape."""
-    return Scraper(prometheus_server)
+    scraper = Scraper(prometheus_server)
+    yield scraper
+    scraper.leave()

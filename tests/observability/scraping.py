@@ -13,7 +13,7 @@ from attrs import frozen
 
 from metrics.dashboards import shipped
 from tests.servers import Server
-from tests.servers.prometheus_server import add_target, query
+from tests.servers.prometheus_server import add_target, query, remove_target
 
 __all__ = ["Question", "Scraper", "questions"]
 
@@ -52,13 +52,20 @@ class Scraper:
 
     def __init__(self, server: Server) -> None:
         self._address = server.address
+        self._watched: list[str] = []
 
     def watch(self, url: str) -> str:
         """Makes it scrape what is served at a URL, and waits until it has; returns the label ``instance`` of it."""
         instance = urlsplit(url).netloc
+        self._watched.append(instance)
         add_target(self._address, instance)
         self.wait_for(f'up{{job="test", instance="{instance}"}} == 1')
         return instance
+
+    def leave(self) -> None:
+        """Makes it scrape no more what it was made to."""
+        for instance in self._watched:
+            remove_target(self._address, instance)
 
     def wait_for(self, expr: str) -> list[dict[str, Any]]:
         """The samples of an expression that are numbers, once there are some.

@@ -17,7 +17,7 @@ from stowstore.daemon.metric_names import MOUNT_METRICS
 from stowstore.dashboards import files, volume_alerts, volume_dashboard
 from stowstore.named.metrics import NAMES
 from tests.servers import Server
-from tests.servers.prometheus_server import Promtool, add_rules, rules
+from tests.servers.prometheus_server import Promtool, loaded_rules, rules
 
 EXPOSED = {name for metric in MOUNT_METRICS for name in metric.series_names(PREFIX)} | NAMES.keys()
 RULE_FILES = [name for name in shipped_names() if name.endswith(".yml")]
@@ -46,17 +46,18 @@ def test_promtool_accepts_the_rules(name: str, tmp_path: Path, promtool: Promtoo
 def test_prometheus_evaluates_every_rule(prometheus_server: Server) -> None:
     """A running Prometheus loads every rule file that is shipped, and each of their rules evaluates without error."""
     mine = uuid.uuid4().hex[:8]
-    loaded = {f"{mine}-{name}" for name in RULE_FILES}
-    for name in RULE_FILES:
-        add_rules(prometheus_server.address, f"{mine}-{name}", shipped(name))
+    texts = {f"{mine}-{name}": shipped(name) for name in RULE_FILES}
     deadline = time.monotonic() + _PATIENCE
-    while True:
-        groups = [group for group in rules(prometheus_server.address) if Path(group["file"]).name in loaded]
-        health = {rule["name"]: (rule["health"], rule.get("lastError")) for group in groups for rule in group["rules"]}
-        if len(groups) == len(loaded) and "unknown" not in {state for state, _ in health.values()}:
-            break
-        assert time.monotonic() < deadline, f"not evaluated: {health}"
-        time.sleep(0.1)
+    with loaded_rules(prometheus_server.address, texts):
+        while True:
+            groups = [group for group in rules(prometheus_server.address) if Path(group["file"]).name in texts]
+            health = {
+                rule["name"]: (rule["health"], rule.get("lastError")) for group in groups for rule in group["rules"]
+            }
+            if len(groups) == len(texts) and "unknown" not in {state for state, _ in health.values()}:
+                break
+            assert time.monotonic() < deadline, f"not evaluated: {health}"
+            time.sleep(0.1)
     assert {("ok", None)} == set(health.values())
     assert {"StowErrors", "StowNotWriting", "StowVolumeNearlyFull", "StowMountStuck"} <= health.keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 
@@ -11,15 +12,21 @@ from datastore.errors import PermissionDenied
 from datastore.memory import MemoryStore
 from datastore.metric_names import Operation
 from datastore.wrappers.faulty import FaultyStore, Raise, Rule
+from stowstore import Volume
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.store import ChunkStore
 from stowstore.report.gathering import gather
 from stowstore.report.indexing import read_index
 from stowstore.report.model import Parent, RootFacts, VersionFacts, VolumeFacts
+from stowstore.report.page import render
 from stowstore.versions.collect import DAY, collect
 from stowstore.versions.prune import prune_versions
 from stowstore.versions.root import Root
+from stowstore.versions.session import SessionOptions, chunk_store
+from stowstore.volumes.registry import registry
+from tests.locations.s3_buckets import fresh_bucket
 from tests.report.conftest import HOSTILE, Story, write_hostile_root
+from tests.servers import Server
 from tests.versions.volumes import BASE, Volumes
 
 
@@ -168,6 +175,44 @@ class TestChanges:
         with Volumes() as volumes:
             facts = read_index(volumes.root, volumes.chunks, gather(volumes.root))
         assert ((), (), 0) == (facts.volumes, facts.versions, facts.packs.packs)
+
+
+def test_an_encrypted_root(tmp_path: Path) -> None:
+    """Its key is needed for what the index says, not for the rest; names, messages and sizes are no secret of it."""
+    url = f"file://{tmp_path}/sealed"
+    key = bytes(range(32))
+    Volume.configure(url, key=key)
+    with (volume := Volume.new("sealed", url)).blocking as files:
+        files.write_text("secret", "hush" * 1000)
+        volume.blocking.commit("sealed data")
+    root = registry.root(url)
+    facts = gather(root)
+    assert facts.is_encrypted
+    assert (1, "sealed data") == (len(facts.versions), facts.versions[0].message)
+    with chunk_store(root, SessionOptions(key=key)) as chunks:
+        found = read_index(root, chunks, facts, key=key)
+    assert found.index is not None
+    assert 4000 == found.index.content_bytes
+    assert () == found.problems
+
+
+def test_a_root_in_a_bucket(radosgw: Server) -> None:
+    """A root below a prefix of a bucket is told as one on disk."""
+    with fresh_bucket(radosgw) as bucket:
+        url = f"s3://{bucket}/some/where?endpoint={radosgw.endpoint}&region=us-east-1"
+        Volume.configure(url, options={"access_key_id": radosgw.access_key, "secret_key": radosgw.secret_key})
+        with (volume := Volume.new("data", url)).blocking as files:
+            files.write_text("f", "1" * 5000)
+            version = volume.blocking.commit("one")
+            volume.blocking.tag("v1")
+            version.blocking.fork("other")
+            facts = gather(registry.root(url))
+        assert [("data", 1, None), ("other", 0, "data")] == [
+            (one.name, one.versions, one.origin) for one in facts.volumes
+        ]
+        assert (("data@v1",), ("data", "other")) == (facts.versions[0].tags, facts.versions[0].head_of)
+        assert facts.packs.packs == 2
+        assert radosgw.secret_key not in f"{facts}{render(facts)}"
 
 
 class TestDamage:

@@ -63,7 +63,8 @@ class Chromium(Provided):
         return system_key()
 
     def build(self, folder: Path) -> None:
-        unpack_debian(["chromium-headless-shell", "fonts-dejavu-core"], folder)
+        # Named are the parts that must lie beside each other, whatever the machine has.
+        unpack_debian(["chromium-common", "chromium-headless-shell", "fonts-dejavu-core"], folder)
 
     def works(self, folder: Path) -> bool:
         return runs([folder / _PROGRAM, "--no-sandbox", "--version"], _environment(folder))
@@ -103,6 +104,9 @@ class Browser:
         self._log = log
         self._number = 0
         self._received = b""
+        self._answers = select.poll()
+        assert process.stdout is not None
+        self._answers.register(process.stdout, select.POLLIN)
         self._pages: dict[str, Page] = {}
 
     @contextmanager
@@ -149,7 +153,7 @@ class Browser:
         assert self._process.stdout is not None
         while b"\0" not in self._received:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, left))
+            ready = self._answers.poll(max(0.0, 1000 * left))
             piece = os.read(self._process.stdout.fileno(), 1 << 20) if ready else b""
             if not piece:
                 how = "ended" if ready else f"did not answer within {_LIMIT:g} s"

@@ -1,8 +1,8 @@
 """Prometheus, to scrape and be asked, and promtool, to check rules and expositions with.
 
 A target is added by writing a file: `add_target(server.address, "127.0.0.1:9000")`; Prometheus notices it by itself
-and scrapes it every quarter of a second. Rules are added likewise, `add_rules(server.address, "mine.yml", text)`, and
-evaluated as often. `extra` has `targets` and `rules`, the directories of those files, and `promtool`.
+and scrapes it every quarter of a second. Rules are evaluated as often, `with loaded_rules(server.address, {"mine.yml":
+text})`. `extra` has `targets` and `rules`, the directories of those files, and `promtool`.
 """
 
 import json
@@ -10,7 +10,8 @@ import subprocess
 import textwrap
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from tests.servers.kind import Kind, Progress, quiet
 from tests.servers.model import Address, ServerFailed
 from tests.servers.processes import HOST, Processes, unpacked_environment
 
-__all__ = ["Prometheus", "Promtool", "add_rules", "add_target", "query", "rules"]
+__all__ = ["Prometheus", "Promtool", "add_target", "loaded_rules", "query", "remove_target", "rules"]
 
 _CONFIGURATION = """\
     global:
@@ -132,13 +133,26 @@ def add_target(address: Address, target: str, labels: Mapping[str, str] | None =
     unfinished.rename(targets / f"{target}.json")
 
 
-def add_rules(address: Address, name: str, text: str) -> None:
-    """Gives a running Prometheus a file of rules, or another text of it; raises `OSError` when it refuses them."""
-    rules = Path(address.extra["rules"])
-    unfinished = rules / f"{name}.new"
-    unfinished.write_text(text)
-    unfinished.rename(rules / name)
-    urllib.request.urlopen(f"{address.endpoint}/-/reload", data=b"", timeout=30).close()
+def remove_target(address: Address, target: str) -> None:
+    """Ends that; what was scraped stays."""
+    Path(address.extra["targets"], f"{target}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def loaded_rules(address: Address, texts: Mapping[str, str]) -> Iterator[None]:
+    """Gives a running Prometheus files of rules, by name, for as long as this lasts; raises `OSError` if it refuses."""
+    paths = {Path(address.extra["rules"], name): text for name, text in texts.items()}
+    try:
+        for path, text in paths.items():
+            unfinished = path.with_suffix(".new")
+            unfinished.write_text(text)
+            unfinished.rename(path)
+        _reload(address)
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        _reload(address)
 
 
 def rules(address: Address) -> list[dict[str, Any]]:
@@ -151,6 +165,10 @@ def query(address: Address, expression: str) -> list[dict[str, Any]]:
     """Evaluates a PromQL expression now and returns its samples."""
     samples: list[dict[str, Any]] = _ask(address, "query", query=expression)["result"]
     return samples
+
+
+def _reload(address: Address) -> None:
+    urllib.request.urlopen(f"{address.endpoint}/-/reload", data=b"", timeout=30).close()
 
 
 def _ask(address: Address, what: str, **parameters: str) -> dict[str, Any]:
