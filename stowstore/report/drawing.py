@@ -93,7 +93,8 @@ def lineage_picture(graph: Graph) -> LineagePicture:
         )
 
     return LineagePicture(
-        width=round(x(graph.columns) - column / 2 + _MARGIN),
+        # Words beside the last places need room.
+        width=round(x(graph.columns) - column / 2 + _MARGIN + (column / 2 if height == _NARROW else 0)),
         height=round(2 * _MARGIN + height * len(graph.lanes)),
         lane_height=height,
         name_width=name_width,
