@@ -35,6 +35,7 @@ _KINDS: Mapping[str, servers.Provided | Promtool] = {
     "prometheus_server": servers.prometheus,
     "promtool": servers.promtool,
     "bubblewrap": servers.bubblewrap,
+    "chromium": servers.chromium,
     "postgresql": servers.postgresql,
     "tools": servers.tools,
 }
@@ -114,6 +115,16 @@ def postgresql() -> PostgreSQL:
     except servers.ServerUnavailable as error:
         _missing(error)
     return servers.postgresql
+
+
+@pytest.fixture(scope="session")
+def chromium() -> servers.Chromium:
+    """A browser to look at pages with; `tests.servers.browser` says how."""
+    try:
+        servers.chromium.install()
+    except servers.ServerUnavailable as error:
+        _missing(error)
+    return servers.chromium
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "volume": "stowstore.cli.volume:volume",
         "run": "stowstore.cli.run:run",
         "record": "stowstore.cli.records:record",
+        "report": "stowstore.cli.report:report",
         "mount": "stowstore.cli.mounting:mount",
         "umount": "stowstore.cli.mounting:umount",
         "mounts": "stowstore.cli.mounting:mounts",

@@ -35,9 +35,10 @@ def list_names(as_json: bool) -> None:
 
 
 @metrics.command()
-def dashboard() -> None:
+@click.option("--volumes", is_flag=True, help="The one of volumes and their mounts, instead of that of stores.")
+def dashboard(volumes: bool) -> None:
     """Print the Grafana dashboard (JSON), to be imported as it is."""
-    click.echo(_shipped("stow_store.json"), nl=False)
+    click.echo(_shipped("stow_volumes.json" if volumes else "stow_store.json"), nl=False)
 
 
 @metrics.command()
@@ -46,9 +47,13 @@ def dashboard() -> None:
     type=click.Choice(["flyte", "thanos"]),
     help="Print rules that record our series under the names of another system instead, for its dashboards.",
 )
-def rules(names: str | None) -> None:
+@click.option("--volumes", is_flag=True, help="Those of volumes and their mounts, instead of those of stores.")
+def rules(names: str | None, volumes: bool) -> None:
     """Print the Prometheus alert rules (YAML)."""
-    click.echo(_shipped(f"{names}_names.yml" if names else "stow_store_alerts.yml"), nl=False)
+    if names and volumes:
+        raise click.UsageError("--names is about stores: leave out --volumes")
+    alerts = "stow_volume_alerts.yml" if volumes else "stow_store_alerts.yml"
+    click.echo(_shipped(f"{names}_names.yml" if names else alerts), nl=False)
 
 
 def _shipped(name: str) -> str:

@@ -1,14 +1,17 @@
-"""The ``/metrics`` of a mount, on the loopback address."""
+"""The ``/metrics`` of a mount, on the loopback address: what the mount counts, and what its stores do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datastore.metric_names import PREFIX
 from metrics import MetricsServer, start_http_server
+from metrics.spec import MetricKind, MetricSpec
+from stowstore.daemon import metric_names as names
 from stowstore.daemon.mounted import Mounted
 
 __all__ = ["serve_metrics"]
@@ -30,25 +33,35 @@ class _MountCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         session = self._mounted.session
         served = self._mounted.server.statistics
-        requests = CounterMetricFamily("stow_mount_requests", "Requests of the kernel", labels=("operation",))
+        used, inodes = session.files.usage()
+        reader = session.chunks.reader.stats
+        access = "ro" if session.read_only else "rw"
+        yield _family(names.INFO, 1, session.volume, access)
+        requests = CounterMetricFamily(
+            f"{PREFIX}{names.REQUESTS.name}", names.REQUESTS.help, labels=names.REQUESTS.label_names
+        )
         for name, count in served.requests.items():
             requests.add_metric((name,), count)
         yield requests
-        yield CounterMetricFamily("stow_mount_failures", "Requests answered with an error", value=served.failures)
-        yield CounterMetricFamily("stow_mount_read_bytes", "Bytes handed to readers", value=served.read_bytes)
-        yield CounterMetricFamily("stow_mount_written_bytes", "Bytes taken from writers", value=served.written_bytes)
-        yield CounterMetricFamily(
-            "stow_mount_handed_over", "Requests that had to wait for the store or the disk", value=served.handed_over
-        )
-        yield GaugeMetricFamily("stow_mount_waiting", "Requests waiting now", value=served.in_workers)
-        used, inodes = session.files.usage()
-        yield GaugeMetricFamily("stow_mount_used_bytes", "Bytes the volume holds", value=used)
-        yield GaugeMetricFamily("stow_mount_inodes", "Inodes the volume holds", value=inodes)
-        yield GaugeMetricFamily(
-            "stow_mount_staged_bytes", "Bytes not yet uploaded", value=session.files.content.staged_bytes
-        )
-        reader = session.chunks.reader.stats
-        yield CounterMetricFamily("stow_mount_fetches", "Requests to the store for data", value=reader.requests)
-        yield CounterMetricFamily(
-            "stow_mount_fetched_bytes", "Bytes fetched from the store", value=reader.fetched_bytes
-        )
+        for spec, value in (
+            (names.FAILURES, served.failures),
+            (names.READ_BYTES, served.read_bytes),
+            (names.WRITTEN_BYTES, served.written_bytes),
+            (names.HANDED_OVER, served.handed_over),
+            (names.WAITING, served.in_workers),
+            (names.USED_BYTES, used),
+            (names.INODES, inodes),
+            (names.STAGED_BYTES, session.files.content.staged_bytes),
+            (names.FETCHES, reader.requests),
+            (names.FETCHED_BYTES, reader.fetched_bytes),
+        ):
+            yield _family(spec, value)
+        # The root's store counts in the default registry, as it does in every process.
+        yield from REGISTRY.collect()
+
+
+def _family(spec: MetricSpec, value: float, *labels: str) -> Metric:
+    make = CounterMetricFamily if spec.kind is MetricKind.COUNTER else GaugeMetricFamily
+    family = make(f"{PREFIX}{spec.name}", spec.help, labels=spec.label_names)
+    family.add_metric(labels, value)
+    return family

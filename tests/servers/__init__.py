@@ -11,6 +11,7 @@ ports on 127.0.0.1, and ends with the process that started it. On a command line
 """
 
 from tests.servers.azure import Azurite
+from tests.servers.browser import Chromium
 from tests.servers.ceph import RadosGateway
 from tests.servers.google import StorageEmulator
 from tests.servers.kind import Kind, quiet
@@ -26,6 +27,7 @@ __all__ = [
     "KINDS",
     "PROVIDED",
     "Address",
+    "Chromium",
     "Identity",
     "Kind",
     "Provided",
@@ -36,6 +38,7 @@ __all__ = [
     "Tools",
     "azurite",
     "bubblewrap",
+    "chromium",
     "gcs",
     "postgresql",
     "prometheus",
@@ -57,9 +60,10 @@ promtool = Promtool(prometheus)
 bubblewrap = Bubblewrap()
 postgresql = PostgreSQL()
 tools = Tools()
+chromium = Chromium()
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
 
 #: The same and what else is installed for tests, by name.
-PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, postgresql, tools)}}
+PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, chromium, postgresql, tools)}}

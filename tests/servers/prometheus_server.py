@@ -1,7 +1,8 @@
 """Prometheus, to scrape and be asked, and promtool, to check rules and expositions with.
 
 A target is added by writing a file: `add_target(server.address, "127.0.0.1:9000")`; Prometheus notices it by itself
-and scrapes it every quarter of a second. `extra` has `targets`, the directory of those files, and `promtool`.
+and scrapes it every quarter of a second. Rules are evaluated as often, `with loaded_rules(server.address, {"mine.yml":
+text})`. `extra` has `targets` and `rules`, the directories of those files, and `promtool`.
 """
 
 import json
@@ -9,7 +10,8 @@ import subprocess
 import textwrap
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +20,14 @@ from tests.servers.kind import Kind, Progress, quiet
 from tests.servers.model import Address, ServerFailed
 from tests.servers.processes import HOST, Processes, unpacked_environment
 
-__all__ = ["Prometheus", "Promtool", "add_target", "query"]
+__all__ = ["Prometheus", "Promtool", "add_target", "loaded_rules", "query", "remove_target", "rules"]
 
 _CONFIGURATION = """\
     global:
       scrape_interval: 250ms
       scrape_timeout: 250ms
       evaluation_interval: 250ms
+    rule_files: ["{rules}/*.yml"]
     scrape_configs:
       - job_name: itself
         static_configs:
@@ -57,7 +60,9 @@ class Prometheus(Kind):
     def prepare(self, processes: Processes) -> None:
         targets = processes.root / "targets"
         targets.mkdir()
-        text = textwrap.dedent(_CONFIGURATION).format(host=HOST, port=processes.port, targets=targets)
+        rules = processes.root / "rules"
+        rules.mkdir()
+        text = textwrap.dedent(_CONFIGURATION).format(host=HOST, port=processes.port, targets=targets, rules=rules)
         (processes.root / "prometheus.yml").write_text(text)
 
     def serve(self, processes: Processes) -> None:
@@ -78,6 +83,7 @@ class Prometheus(Kind):
             environment={"PROMETHEUS_URL": endpoint},
             extra={
                 "targets": str(processes.root / "targets"),
+                "rules": str(processes.root / "rules"),
                 "promtool": str(self.folder / "usr/bin/promtool"),
             },
         )
@@ -127,13 +133,49 @@ def add_target(address: Address, target: str, labels: Mapping[str, str] | None =
     unfinished.rename(targets / f"{target}.json")
 
 
+def remove_target(address: Address, target: str) -> None:
+    """Ends that; what was scraped stays."""
+    Path(address.extra["targets"], f"{target}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def loaded_rules(address: Address, texts: Mapping[str, str]) -> Iterator[None]:
+    """Gives a running Prometheus files of rules, by name, for as long as this lasts; raises `OSError` if it refuses."""
+    paths = {Path(address.extra["rules"], name): text for name, text in texts.items()}
+    try:
+        for path, text in paths.items():
+            unfinished = path.with_suffix(".new")
+            unfinished.write_text(text)
+            unfinished.rename(path)
+        _reload(address)
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        _reload(address)
+
+
+def rules(address: Address) -> list[dict[str, Any]]:
+    """Returns the groups of rules it has, with each rule's health."""
+    groups: list[dict[str, Any]] = _ask(address, "rules")["groups"]
+    return groups
+
+
 def query(address: Address, expression: str) -> list[dict[str, Any]]:
     """Evaluates a PromQL expression now and returns its samples."""
-    text = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{address.endpoint}/api/v1/query?{text}", timeout=30) as response:
-        reply = json.load(response)
-    samples: list[dict[str, Any]] = reply["data"]["result"]
+    samples: list[dict[str, Any]] = _ask(address, "query", query=expression)["result"]
     return samples
+
+
+def _reload(address: Address) -> None:
+    urllib.request.urlopen(f"{address.endpoint}/-/reload", data=b"", timeout=30).close()
+
+
+def _ask(address: Address, what: str, **parameters: str) -> dict[str, Any]:
+    text = urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(f"{address.endpoint}/api/v1/{what}?{text}", timeout=30) as response:
+        data: dict[str, Any] = json.load(response)["data"]
+    return data
 
 
 def _is_ready(port: int) -> bool:
