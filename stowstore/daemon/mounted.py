@@ -40,7 +40,7 @@ class Mounted:
         self.session = session
         self.server = server
         self.since = time.time()
-        self.connection = device.connection_of(path)
+        self._connection = device.Connection(device.connection_of(path))
         #: What the kernel reads ahead, where it is known.
         self.read_ahead = device.read_ahead(self.connection, _READ_AHEAD)
         self._no_passthrough = no_passthrough
@@ -49,6 +49,11 @@ class Mounted:
         self.leave: Callable[[], object] = lambda: None
         self._unmounting = threading.Lock()
         self._gone = threading.Event()
+
+    @property
+    def connection(self) -> int:
+        """The number of the kernel's connection, which another mount gets as soon as this one is gone."""
+        return self._connection.number
 
     @property
     def passthrough(self) -> PassthroughStatistics:
@@ -153,7 +158,7 @@ class Mounted:
     def cut_off(self) -> None:
         """Ends the connection whatever is open in it; with the process, where the kernel gives no other way."""
         try:
-            device.abort(self.connection)
+            self._connection.abort()
         except OSError as error:
             _log.info("mount.not_aborted", path=str(self.path), error=str(error))
         else:

@@ -29,7 +29,6 @@ __all__ = [
     "MountFailed",
     "MountFlags",
     "MountPoint",
-    "abort",
     "connection_of",
     "cut_off",
     "find_mount",
@@ -133,7 +132,7 @@ def cut_off(path: str | os.PathLike[str]) -> None:
 
     Raises:
         MountFailed: nothing of ours is mounted there.
-        OSError: see `abort`; the superuser is spared it.
+        OSError: see `Connection.abort`; the superuser is spared it.
     """
     found = find_mount(path)
     if found is None:
@@ -141,18 +140,47 @@ def cut_off(path: str | os.PathLike[str]) -> None:
     if os.geteuid() == 0:
         # Aborts the connection before it looks whether anything is open: that it then says EBUSY does not matter.
         _try_unmount(found.path, _UnmountFlags.FORCE)
-    else:
-        abort(found.connection)
+        return
+    connection = Connection(found.connection)
+    try:
+        if find_mount(path) == found:
+            connection.abort()
+    finally:
+        connection.close()
 
 
-def abort(connection: int) -> None:
-    """Cuts the kernel off from a server by the number of the connection, which a detached mount still has.
+class Connection:
+    """The kernel's end of a mount that is there now, held so that no other is ever taken for it.
 
-    Raises:
-        OSError: this user may not, there is no such connection, or /sys/fs/fuse/connections is not mounted, as in
-            most containers.
+    The kernel gives the number of a connection to another mount as soon as it is free: whoever cuts a mount off by
+    number may hit a stranger's that was made meanwhile.
     """
-    (_CONNECTIONS / str(connection) / "abort").write_text("1")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._refusal: OSError | None = None
+        try:
+            self._switch = os.open(_CONNECTIONS / str(number) / "abort", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self._switch = -1
+            self._refusal = error
+
+    def abort(self) -> None:
+        """Cuts the kernel off from the server, though the mount be detached; does nothing once the connection is gone.
+
+        Raises:
+            OSError: this user may not, or /sys/fs/fuse/connections is not mounted, as in most containers.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        os.write(self._switch, b"1")
+
+    def close(self) -> None:
+        """Lets go of it; it cannot be cut off by this any more."""
+        switch, self._switch = self._switch, -1
+        if switch >= 0:
+            self._refusal = OSError(errno.EBADF, "the connection was let go of")
+            os.close(switch)
 
 
 def mounts() -> list[MountPoint]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from stowstore.namespace.background import make_way
@@ -44,6 +44,10 @@ class Journal:
         self._thread: threading.Thread | None = None
         #: Why the last batch could not be written, until one is.
         self.failure: BaseException | None = None
+        #: Makes what a store was given as durable as this journal, for stores whose answers do not promise that.
+        self.settle: Callable[[], None] | None = None
+        #: Whether a program has been promised that something is durable; what was recovered may have been.
+        self.has_promised = bool(core._overlay.live)
 
     def start(self) -> None:
         """Begins to journal in the background."""
@@ -70,12 +74,16 @@ class Journal:
                 taken = core._overlay.take_unjournalled()
                 began = JournalBatch(core._overlay, taken, core._usage.record()) if taken else None
                 checkpoint = core.content.checkpoint()
+            self.has_promised |= durable
             # What is given up below must not come back with an older batch, even when the power fails.
             durable = durable or bool(checkpoint)
             try:
                 batch = began.finish(core._lock) if began is not None else {}
                 if batch or durable:
                     core.content.sync(durable=durable)
+                if durable and self.has_promised and self.settle is not None:
+                    # The journal is about to refer to blocks instead of staged data.
+                    self.settle()
                 if batch:
                     self._store.apply(batch)
                 if durable:

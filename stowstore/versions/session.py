@@ -33,6 +33,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.interfaces import MetaStore
 from stowstore.namespace.permissions import PermissionChecks
 from stowstore.namespace.staging import StagingArea
+from stowstore.versions.durability import directory_sync
 from stowstore.versions.errors import NoSuchVersion, NotCommitted, VolumeError
 from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
@@ -116,6 +117,10 @@ class Session:
         if lease is not None:
             self._writer = chunks.writer(max_uploads=self._options.max_uploads)
             files.upload_early(self._writer, delay=self._options.upload_delay)
+        writer = self._writer
+        self._durability = None if writer is None else directory_sync(root, lambda: writer.stats.packs)
+        if self._durability is not None and files.journal is not None:
+            files.journal.settle = self._durability.after_puts
         self._closed = False
 
     @classmethod
@@ -308,6 +313,7 @@ class Session:
                 return base
             manifest, snapshot = self._publish(frozen, self.volume, options)
             self._announce(lease, manifest)
+            self._make_durable(manifest)
         except BaseException:
             self.files.commit_failed()
             raise
@@ -326,6 +332,15 @@ class Session:
         self.root.write_manifest(manifest)
         self._unanswered = manifest
         self.root.set_head(self.volume, manifest.name, None if self._base is None else self._base.name)
+        self._unanswered = None
+
+    def _make_durable(self, manifest: Manifest) -> None:
+        """Has a local disk keep what was published before the journal lets go of what programs were promised."""
+        journal = self.files.journal
+        if self._durability is None or journal is None or not journal.has_promised:
+            return
+        self._unanswered = manifest
+        self._durability.sync()
         self._unanswered = None
 
     def _settle(self) -> None:

@@ -161,6 +161,42 @@ def test_cutting_a_mount_off_frees_its_callers(place: Place) -> None:
     assert [] == table.known()
 
 
+@pytest.fixture
+def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The kernel's list of connections, which is not mounted everywhere."""
+    directory = tmp_path / "connections"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", directory], check=True, timeout=20)
+    monkeypatch.setattr(device, "_CONNECTIONS", directory)
+    yield directory
+    subprocess.run(["umount", directory], check=True, timeout=20)
+
+
+def test_who_cuts_off_a_mount_that_is_gone_hits_no_other(place: Place, connections: Path) -> None:
+    """The kernel gives the number of its connection to whoever mounts next."""
+    gone = place.mount(place.volume("gone"))
+    connection = device.Connection(device.connection_of(gone))
+    unmount(gone)
+    paths = [place.mount(place.volume(f"next-{count}"), at=f"mnt-{count}") for count in range(3)]
+    connection.abort()
+    connection.close()
+    for path in paths:
+        (path / "f").write_text("x")
+        assert ["f"] == os.listdir(path)
+
+
+def test_a_mount_can_be_cut_off_by_its_connection(place: Place, connections: Path) -> None:
+    """Its daemon ends; callers get errors."""
+    path = place.mount(place.volume())
+    connection = device.Connection(device.connection_of(path))
+    connection.abort()
+    connection.close()
+    with pytest.raises(OSError, match=r"not connected|aborted"):
+        os.statvfs(path)
+    assert eventually(lambda: not place.daemons())
+    unmount(path)
+
+
 def test_a_detached_mount_is_forgotten(place: Place) -> None:
     """Somebody unmounts it by the system's command: the daemon ends, and the next mount goes on."""
     volume = place.volume()

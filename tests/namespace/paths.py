@@ -213,8 +213,10 @@ class OurTree:
         self.files.rmdir(*self._parent(path, caller), caller)
 
     def rename(self, path: PathNames, new: PathNames, flags: int, caller: Caller) -> None:
-        source, target = self._parent(path, caller), self._parent(new, caller)
-        self.files.rename(*source, *target, caller, RenameFlags(flags))
+        source = self._parent(path, caller)
+        # The kernel asks whether the one directory may be searched before it looks for the other.
+        self.files.lookup(source[0], b".", caller)
+        self.files.rename(*source, *self._parent(new, caller), caller, RenameFlags(flags))
 
     def open(self, path: PathNames, flags: int, mode: int, caller: Caller) -> int:
         if flags & os.O_CREAT:
