@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from enum import StrEnum
+from typing import ClassVar, Final
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -13,46 +14,75 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from stowstore.explore.background import Background, Job
+from stowstore.explore.diff_screen import DiffScreen
 from stowstore.explore.entries import EntrySource
 from stowstore.explore.history import HistoryTable
 from stowstore.explore.paged_tree import PagedTree
 from stowstore.explore.previews import PREVIEW_BYTES, preview
+from stowstore.explore.root import ExploredRoot, Newest
+from stowstore.explore.search_screen import SearchScreen
 from stowstore.explore.showing import describe, summary, version_text
 from stowstore.explore.version import Details, Entry, ExploredVersion
-from stowstore.explore.volume import ExploredVolume
+from stowstore.explore.volumes_screen import VolumesScreen
 from stowstore.namespace.committing import Changes
 from stowstore.namespace.largest import DirectorySum, directory_sums
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.wording import printable, time_text
 
-__all__ = ["ExplorerApp"]
+__all__ = ["Begin", "ExplorerApp"]
 
-_UNASKED = Text("Press p on a file to fetch its first bytes.", "dim")
+#: The sizes of the directories of a version with so few inodes are added up without being asked: its index is small.
+_SMALL: Final = 5000
+
+_UNASKED: Final = Text("Press p on a file to fetch its first bytes.", "dim")
+
+
+class Begin(StrEnum):
+    """What is shown first."""
+
+    VERSION = "version"
+    VOLUMES = "volumes"
+    """The volumes of the root, over a version of the first."""
 
 
 class ExplorerApp(App[None]):
-    """Shows a version of a volume, and lets one go through it and its past.  The caller closes the volume."""
+    """Shows a version of a volume, and lets one go through it, its past and the volumes beside it.
+
+    ``title`` is the root, as it is to be shown.  The caller closes the root.
+    """
 
     TITLE = "stowstore explore"
     ENABLE_COMMAND_PALETTE = False
     CSS_PATH = "explore.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "preview", "Preview"),
+        Binding("slash", "search", "Search", key_display="/"),
+        Binding("d", "diff", "Diff"),
         Binding("z", "sizes", "Directory sizes"),
         Binding("h", "history", "History"),
         Binding("t", "tree", "Tree"),
+        Binding("v", "volumes", "Volumes"),
         Binding("escape", "stop", "Stop", show=False),
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, volume: ExploredVolume, version: VersionName, title: str, path: bytes = b"") -> None:
+    def __init__(
+        self,
+        root: ExploredRoot,
+        volume: str,
+        version: VersionName,
+        title: str,
+        *,
+        path: bytes = b"",
+        begin: Begin = Begin.VERSION,
+    ) -> None:
         super().__init__()
+        self.root = root
         self.volume = volume
         self.background = Background(self)
         self.tags: dict[str, list[str]] = {}
         self._title = title
-        self._begin = version
-        self._path = path
+        self._first = version, path, begin
         self._version: ExploredVersion | None = None
         self._source: EntrySource | None = None
 
@@ -65,13 +95,16 @@ class ExplorerApp(App[None]):
                     yield Static(id="details")
                 with TabPane("Preview", id="preview-tab"), VerticalScroll(can_focus=True):
                     yield Static(_UNASKED, id="preview")
-        yield HistoryTable(self.volume, self.background, id="history")
+        yield HistoryTable(self.root, self.background, id="history")
         yield Static(id="status")
         yield Footer()
 
     def on_mount(self) -> None:
         self.theme = "tokyo-night"
-        self.open_version(self._begin, self._path)
+        version, path, begin = self._first
+        self.open_version(version, path)
+        if begin is Begin.VOLUMES:
+            self.action_volumes()
 
     def on_unmount(self) -> None:
         self.background.cancel_all()
@@ -86,14 +119,15 @@ class ExplorerApp(App[None]):
     def open_version(self, name: VersionName, path: bytes = b"") -> None:
         """Shows another version, at the same place if it has one."""
         self.say(f"opening {name.id} …")
+        volume = self.volume
 
         def work(job: Job) -> tuple[ExploredVersion, list[Entry], dict[str, list[str]]]:
-            version = self.volume.version(name)
+            version = self.root.version(name)
             try:
                 chain = version.chain(path)
             except FileNotFoundError:
                 chain = [version.top()]
-            return version, chain, self.volume.tags(self.volume.volume)
+            return version, chain, self.root.tags(volume)
 
         def done(found: tuple[ExploredVersion, list[Entry], dict[str, list[str]]]) -> None:
             self._show(*found)
@@ -106,7 +140,7 @@ class ExplorerApp(App[None]):
         tree.focus()
 
     def _show(self, version: ExploredVersion, chain: Sequence[Entry], tags: dict[str, list[str]]) -> None:
-        for group in ("sizes", "details", "preview"):
+        for group in ("sizes", "details", "preview", "reveal", "parent"):
             self.background.cancel(group)
         self._version, self.tags = version, tags
         manifest = version.manifest
@@ -123,11 +157,13 @@ class ExplorerApp(App[None]):
         self._show_head(manifest)
         self.query_one("#preview", Static).update(_UNASKED)
         self.say("")
-        self.query_one(HistoryTable).mark(manifest.id)
+        self.query_one(HistoryTable).show(self.volume, manifest.id)
+        if manifest.statistics.inode_count <= _SMALL:
+            self.action_sizes()
 
     def _show_head(self, manifest: Manifest) -> None:
         head = Text(no_wrap=True, overflow="ellipsis")
-        head.append(printable(self._title), "bold")
+        head.append(printable(f"{self._title}#{self.volume}"), "bold")
         head.append(f"  {version_text(manifest, self.tags)}", "bold #e0af68")
         head.append(f"  {time_text(manifest.created)}  ", "dim")
         head.append_text(summary(manifest))
@@ -139,7 +175,7 @@ class ExplorerApp(App[None]):
 
     def on_paged_tree_pointed(self, event: PagedTree.Pointed) -> None:
         version = self._version
-        if event.tree.id != "tree" or version is None or isinstance(event, PagedTree.Chosen):
+        if event.tree.id != "tree" or version is None:
             return
         entry: Entry = event.item
 
@@ -219,6 +255,62 @@ class ExplorerApp(App[None]):
     def on_history_table_chosen(self, event: HistoryTable.Chosen) -> None:
         entry = self._entry()
         self.open_version(event.manifest.name, entry.path if entry is not None else b"")
+
+    def action_search(self) -> None:
+        """Looks for names in the version."""
+        if self._version is not None:
+            self.push_screen(SearchScreen(self._version, self.background), self.reveal)
+
+    def action_diff(self) -> None:
+        """Compares the version that is shown with the one at the cursor of the history, or with its parent."""
+        shown, other = self._version, self.query_one(HistoryTable).manifest
+        if shown is None or other is None:
+            return
+        if other.id != shown.manifest.id:
+            self._compare(other, shown.manifest)
+        elif other.parents:
+            self._compare_with(other.parents[0], other)
+        else:
+            self.say("This is the first version: move the cursor of the history (h) to the one to compare it with.")
+
+    def _compare_with(self, parent: VersionName, shown: Manifest) -> None:
+        def work(job: Job) -> Manifest:
+            return self.root.root.load(parent)
+
+        def done(found: Manifest) -> None:
+            self._compare(found, shown)
+
+        self.background.start("parent", work, done, self.failed)
+
+    def _compare(self, one: Manifest, other: Manifest) -> None:
+        old, new = sorted((one, other), key=lambda manifest: manifest.id)
+        title = f"{version_text(old, self.tags)} → {version_text(new, self.tags)}"
+        self.push_screen(DiffScreen(self.root, self.background, old, new, title), self.reveal)
+
+    def action_volumes(self) -> None:
+        """Chooses another volume of the root."""
+        self.push_screen(VolumesScreen(self.root, self.background), self._open_volume)
+
+    def _open_volume(self, newest: Newest | None) -> None:
+        if newest is not None:
+            self.volume = newest.volume
+            self.open_version(newest.manifest.name)
+
+    def reveal(self, path: bytes | None) -> None:
+        """Goes to a path of the version that is shown, if it has it; None stays where one is."""
+        version = self._version
+        if version is None or path is None:
+            return
+
+        def work(job: Job) -> list[Entry]:
+            return version.chain(path)
+
+        def done(chain: list[Entry]) -> None:
+            tree = self.query_one("#tree", PagedTree)
+            tree.reveal(chain)
+            tree.focus()
+
+        self.background.start("reveal", work, done, self.failed)
 
     def action_history(self) -> None:
         """Goes to the history."""

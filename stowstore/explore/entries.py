@@ -45,3 +45,6 @@ class EntrySource:
             found = self.sums.get(item.ino)
             return Text(size_text(found.size)) if found is not None else Text()
         return Text(size_text(item.record.size), "dim") if item.is_regular else Text()
+
+    def is_opened(self, item: Entry) -> bool:
+        return False

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
 
 from stowstore.explore.background import Background, Job
+from stowstore.explore.root import ExploredRoot, Past
 from stowstore.explore.showing import producer_text, version_text
-from stowstore.explore.volume import ExploredVolume, Past
 from stowstore.versions.manifest import Manifest
 from stowstore.wording import printable, size_text, time_text
 
@@ -25,6 +26,8 @@ _HERE: Final = Text("●", "bold #e0af68")
 class HistoryTable(DataTable[Text]):
     """The versions a volume came from, newest first; Enter shows one."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Show version")]
+
     class Chosen(Message):
         """A version is to be shown."""
 
@@ -32,19 +35,27 @@ class HistoryTable(DataTable[Text]):
             super().__init__()
             self.manifest = manifest
 
-    def __init__(self, volume: ExploredVolume, background: Background, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, root: ExploredRoot, background: Background, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
-        self._volume = volume
+        self._root = root
         self._background = background
         self._limit = _FIRST
         self._manifests: dict[str, Manifest] = {}
         self._shown = ""
+        self._volume = ""
 
     def on_mount(self) -> None:
         self.border_title = "History"
         self.add_column(Text(""), key="mark", width=1)
         for title in ("version", "volume", "when", "size", "inodes", "by", "message"):
             self.add_column(Text(title))
+
+    def show(self, volume: str, identity: str) -> None:
+        """Shows the history of a volume, and marks one version in it."""
+        if volume == self._volume:
+            self._mark(identity)
+            return
+        self._volume, self._shown, self._limit = volume, identity, _FIRST
         self._read()
 
     @property
@@ -55,13 +66,6 @@ class HistoryTable(DataTable[Text]):
         key = self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value
         return self._manifests.get(key or "")
 
-    def mark(self, identity: str) -> None:
-        """Marks the version that is shown, by its id."""
-        for other in (self._shown, identity):
-            if other in self._manifests:
-                self.update_cell(other, "mark", _HERE if other == identity else Text(""))
-        self._shown = identity
-
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()
         if event.row_key.value == _MORE:
@@ -70,12 +74,21 @@ class HistoryTable(DataTable[Text]):
         elif (manifest := self._manifests.get(event.row_key.value or "")) is not None:
             self.post_message(self.Chosen(manifest))
 
+    def _mark(self, identity: str) -> None:
+        for other in (self._shown, identity):
+            if other in self._manifests:
+                self.update_cell(other, "mark", _HERE if other == identity else Text(""))
+        self._shown = identity
+
     def _read(self) -> None:
+        volume, limit = self._volume, self._limit
+
         def work(job: Job) -> Past:
-            return self._volume.history(self._limit)
+            return self._root.history(volume, limit)
 
         def failed(error: Exception) -> None:
-            self.border_title = Text(f"History: {printable(str(error))}").markup
+            self.clear()
+            self.add_row(Text(""), Text(f"✗ {printable(str(error))}", "red"))
 
         self._background.start("history", work, self._fill, failed)
 

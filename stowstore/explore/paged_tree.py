@@ -55,6 +55,10 @@ class Source(Protocol[_T]):
         """What stands at the right edge."""
         ...
 
+    def is_opened(self, item: _T) -> bool:
+        """Whether a branch is opened as soon as it is seen."""
+        ...
+
 
 @define
 class _Row(Generic[_T]):
@@ -84,6 +88,7 @@ class PagedTree(Tree[Any], Generic[_T]):
     """Never waits for its source: what is being read says so, and what cannot be read says why."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "Open"),
         Binding("right", "open", "Open", show=False),
         Binding("left", "close", "Close", show=False),
     ]
@@ -239,6 +244,8 @@ class PagedTree(Tree[Any], Generic[_T]):
             branch = self.source.is_branch(item)
             added = node.add(Text(), _Row(item), allow_expand=branch)
             first = first or added
+            if branch and self.source.is_opened(item):
+                added.expand()
         if rows.following is not None:
             node.add_leaf(Text("… more names", "dim italic"), _Rest(rows.following))
         elif not node.children:

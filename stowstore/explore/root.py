@@ -1,4 +1,4 @@
-"""A volume as the explorer sees it: its versions, what made them, and what differs between two."""
+"""A root as the explorer sees it: its volumes, their versions, and what differs between two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.root import Root
 from stowstore.versions.session import SessionOptions, chunk_store
 
-__all__ = ["ExploredVolume", "Newest", "Past"]
+__all__ = ["ExploredRoot", "Newest", "Past"]
 
 
 @frozen(kw_only=True)
@@ -39,28 +39,27 @@ class Past:
     tags: dict[str, list[str]]
 
 
-class ExploredVolume:
-    """Opens versions of one root for reading.  Thread-safe, and a context manager; the root stays open."""
+class ExploredRoot:
+    """Opens versions for reading, with caches they share.  Thread-safe, and a context manager; the root stays open."""
 
-    def __init__(self, root: Root, volume: str, key: KeySource | None = None) -> None:
+    def __init__(self, root: Root, key: KeySource | None = None) -> None:
         self.root = root
-        self.volume = volume
         options = SessionOptions(key=key)
         self._chunks = chunk_store(root, options)
         self._nodes = NodeCache(self._chunks.index_reader, options.node_cache_bytes)
 
     def version(self, name: VersionName) -> ExploredVersion:
-        """A version, of this or another volume of the root; reads its manifest.
+        """A version; reads its manifest.
 
         Raises:
             NoSuchVersion: it is gone.
         """
         return ExploredVersion(self.root.load(name), self._nodes, self._chunks.reader)
 
-    def history(self, limit: int) -> Past:
-        """The versions the volume came from, newest first, and its tags."""
-        found = list(islice(_checked(walk_history(self.root, self.root.head(self.volume))), limit + 1))
-        return Past(manifests=found[:limit], has_more=len(found) > limit, tags=self.tags(self.volume))
+    def history(self, volume: str, limit: int) -> Past:
+        """The versions a volume came from, newest first, and its tags."""
+        found = list(islice(_checked(walk_history(self.root, self.root.head(volume))), limit + 1))
+        return Past(manifests=found[:limit], has_more=len(found) > limit, tags=self.tags(volume))
 
     def tags(self, volume: str) -> dict[str, list[str]]:
         """The tags of a volume, by the version they name."""
