@@ -119,6 +119,7 @@ class ExplorerApp(App[None]):
     def open_version(self, name: VersionName, path: bytes = b"") -> None:
         """Shows another version, at the same place if it has one."""
         self.say(f"opening {name.id} …")
+        self.query_one(HistoryTable).show(self.volume, name.id)
         volume = self.volume
 
         def work(job: Job) -> tuple[ExploredVersion, list[Entry], dict[str, list[str]]]:
@@ -157,7 +158,6 @@ class ExplorerApp(App[None]):
         self._show_head(manifest)
         self.query_one("#preview", Static).update(_UNASKED)
         self.say("")
-        self.query_one(HistoryTable).show(self.volume, manifest.id)
         if manifest.statistics.inode_count <= _SMALL:
             self.action_sizes()
 

@@ -81,6 +81,11 @@ class Background:
 
         self._app.run_worker(run, thread=True)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._tokens)
+
     def is_running(self, group: Hashable) -> bool:
         """Whether the group is at something."""
         return group in self._tokens

@@ -80,6 +80,11 @@ class _Rest:
 
 
 @frozen
+class _Failed(_Rest):
+    """The same after they could not be read: they are asked for again by Enter only."""
+
+
+@frozen
 class _Earlier:
     """The names of a branch in front of those that are shown."""
 
@@ -173,7 +178,7 @@ class PagedTree(Tree[Any], Generic[_T]):
         match event.node.data:
             case _Row(item=item):
                 self.post_message(self.Pointed(self, item))
-            case _Rest() if event.node.parent is not None:
+            case _Rest() if not isinstance(event.node.data, _Failed):
                 self._read_rest(event.node)
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Any]) -> None:
@@ -204,7 +209,7 @@ class PagedTree(Tree[Any], Generic[_T]):
 
     def _read(self, node: TreeNode[Any], start: bytes) -> None:
         _row(node).start = start
-        waiting = node.add_leaf(Text("reading …", "dim italic"), _Rest(start))
+        waiting = node.add_leaf(Text("reading …", "dim italic"))
         source, item = self.source, _row(node).item
 
         def work(job: Job) -> Rows[_T]:
@@ -214,8 +219,8 @@ class PagedTree(Tree[Any], Generic[_T]):
             self._add(node, waiting, rows)
 
         def failed(error: Exception) -> None:
+            waiting.data = _Failed(start)
             waiting.set_label(Text(f"✗ {printable(str(error))} (Enter tries again)", "red"))
-            self._background.cancel(self._group(node))
 
         self._background.start(self._group(node), work, done, failed)
 

@@ -33,7 +33,8 @@ class SearchScreen(ModalScreen[bytes | None]):
         super().__init__()
         self._version = version
         self._background = background
-        self._matches: list[Match] = []
+        #: What was found so far.
+        self.matches: list[Match] = []
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window"):
@@ -51,7 +52,7 @@ class SearchScreen(ModalScreen[bytes | None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self._matches = []
+        self.matches = []
         self.query_one(OptionList).clear_options()
         self._background.cancel("search")
         glob = event.value
@@ -84,28 +85,28 @@ class SearchScreen(ModalScreen[bytes | None]):
     def action_choose(self) -> None:
         """Closes with what is highlighted, or the first that was found."""
         at = self.query_one(OptionList).highlighted
-        if self._matches:
-            self.dismiss(self._matches[at or 0].path)
+        if self.matches:
+            self.dismiss(self.matches[at or 0].path)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self.dismiss(self._matches[event.option_index].path)
+        self.dismiss(self.matches[event.option_index].path)
 
     def action_leave(self) -> None:
         """Stops a search that runs, or closes."""
         if self._background.is_running("search"):
             self._background.cancel("search")
-            self._say(f"stopped, {len(self._matches):,} found")
+            self._say(f"stopped, {len(self.matches):,} found")
         else:
             self.dismiss(None)
 
     def _add(self, found: list[Match], seen: int) -> None:
-        self._matches += found
+        self.matches += found
         self.query_one(OptionList).add_options([_line(match) for match in found])
-        self._say(f"searching … {len(self._matches):,} of {seen:,} names  (Esc stops)")
+        self._say(f"searching … {len(self.matches):,} of {seen:,} names  (Esc stops)")
 
     def _done(self, _: None) -> None:
-        count = len(self._matches)
+        count = len(self.matches)
         self._say(f"the first {count:,} found" if count >= MOST_MATCHES else f"{count:,} found")
 
     def _say(self, text: str, style: str = "dim") -> None:
