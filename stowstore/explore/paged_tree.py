@@ -21,6 +21,9 @@ __all__ = ["PAGE", "PagedTree", "Rows", "Source"]
 #: Names of one page.
 PAGE: Final = 300
 
+#: Rows of one branch; those before are dropped when there would be more, so that the tree stays quick.
+_MOST_ROWS: Final = 3000
+
 _T = TypeVar("_T")
 
 
@@ -167,6 +170,10 @@ class PagedTree(Tree[Any], Generic[_T]):
             text.append_text(figure)
         return text
 
+    def get_label_width(self, node: TreeNode[Any]) -> int:
+        # Names are cut to the width there is: drawing every one of thousands to measure it would take long.
+        return 1
+
     def on_tree_node_expanded(self, event: Tree.NodeExpanded[Any]) -> None:
         event.stop()
         data = event.node.data
@@ -207,7 +214,7 @@ class PagedTree(Tree[Any], Generic[_T]):
         elif node is not None and node.parent is not None:
             self.move_cursor(node.parent)
 
-    def _read(self, node: TreeNode[Any], start: bytes) -> None:
+    def _read(self, node: TreeNode[Any], start: bytes, *, follow: bool = False) -> None:
         _row(node).start = start
         waiting = node.add_leaf(Text("reading …", "dim italic"))
         source, item = self.source, _row(node).item
@@ -216,7 +223,7 @@ class PagedTree(Tree[Any], Generic[_T]):
             return source.rows(item, start)
 
         def done(rows: Rows[_T]) -> None:
-            self._add(node, waiting, rows)
+            self._add(node, waiting, rows, follow=follow)
 
         def failed(error: Exception) -> None:
             waiting.data = _Failed(start)
@@ -230,19 +237,22 @@ class PagedTree(Tree[Any], Generic[_T]):
             return
         assert isinstance(rest.data, _Rest)
         start = rest.data.start
+        if len(branch.children) >= _MOST_ROWS:
+            self._read_again(branch, start, follow=True)
+            return
         rest.remove()
-        self._read(branch, start)
+        self._read(branch, start, follow=True)
 
-    def _read_again(self, node: TreeNode[Any], start: bytes) -> None:
+    def _read_again(self, node: TreeNode[Any], start: bytes, *, follow: bool = False) -> None:
         """Shows the names of a branch from one on, and not those before it."""
         self._background.cancel(self._group(node))
         node.remove_children()
         if start:
             node.add_leaf(Text("… earlier names: Enter reads from the first", "dim italic"), _Earlier())
-        self._read(node, start)
+        self._read(node, start, follow=follow)
 
-    def _add(self, node: TreeNode[Any], waiting: TreeNode[Any], rows: Rows[_T]) -> None:
-        had_cursor = self.cursor_node is waiting
+    def _add(self, node: TreeNode[Any], waiting: TreeNode[Any], rows: Rows[_T], *, follow: bool) -> None:
+        follow = follow or self.cursor_node is waiting
         waiting.remove()
         first = None
         for item in rows.items:
@@ -255,7 +265,7 @@ class PagedTree(Tree[Any], Generic[_T]):
             node.add_leaf(Text("… more names", "dim italic"), _Rest(rows.following))
         elif not node.children:
             node.add_leaf(Text("empty", "dim italic"))
-        if had_cursor:
+        if follow:
             self._go(first or node)
         if self._revealed:
             self._reveal_below(self.root)

@@ -8,7 +8,9 @@ from textual.widgets import Input
 
 from datastore.metric_names import Operation
 from datastore.wrappers.faulty import FaultyStore, Raise, Rule, Stall
-from stowstore.explore.paged_tree import PAGE
+from stowstore.explore.entries import EntrySource
+from stowstore.explore.paged_tree import PAGE, Rows
+from stowstore.explore.version import Entry
 from stowstore.index.keys import ROOT_INODE, entry_key, inode_key
 from stowstore.index.records import EntryRecord
 from stowstore.versions.root import Root
@@ -44,7 +46,7 @@ async def test_a_directory_of_100_000_names_is_read_page_by_page(crowded: Root) 
         await found.press("enter")
         assert found.tree.item.path.startswith(b"many/099998-")
         assert ["… earlier names: Enter reads from the first", "099998", "099999"] == [
-            line.strip().split("-")[0] for line in found.lines[2:]
+            line.strip().split("-")[0] for line in found.lines[2:5]
         ]
         await found.press("up", "enter")
         assert any(line.startswith("    000000-") for line in found.lines)
@@ -128,19 +130,41 @@ async def test_leaving_ends_what_runs(filled: Root) -> None:
         assert found.app.return_code == 0
 
 
-async def test_errors_are_said_and_can_be_tried_again(crowded: Root) -> None:
-    """What cannot be read says why in its place, letter by letter; Enter asks again."""
-    root, store = _stalled(crowded)
+async def test_errors_are_said(filled: Root) -> None:
+    """A version that cannot be opened says why, letter by letter; the one before stays, and it can be tried again."""
+    root, store = _stalled(filled)
     async with explorer(root) as found:
-        await found.press("down", "enter")
-        broken = Rule(Raise(lambda _: OSError("[b]no route[/b]")), operations={Operation.READ}, keys=_INDEX)
-        store.add(broken)
-        while not store.fired[broken]:
-            await found.press("end")
-        assert "    ✗ [b]no route[/b] (Enter tries again)" == found.lines[-1]
+        store.add(Rule(Raise(lambda _: OSError("[b]no route[/b]")), operations={Operation.READ}))
+        await found.press("h", "down", "enter")
+        assert "✗ [b]no route[/b]" == found.text("#status").strip()
+        assert "  readme.txt | 8 B" in found.lines
         store.clear()
-        await found.press("home", "end", "enter")
-        assert "    … more names" == found.lines[-1]
+        await found.press("h", "enter")
+        assert "  readme.txt | 17 B" in found.lines
+
+
+class _Once(EntrySource):
+    """A source that fails the first time."""
+
+    has_failed = False
+
+    def rows(self, item: Entry, start: bytes) -> Rows[Entry]:
+        if not self.has_failed:
+            self.has_failed = True
+            raise OSError("[b]no route[/b]")
+        return super().rows(item, start)
+
+
+async def test_a_page_that_cannot_be_read_says_why_in_its_place(filled: Root) -> None:
+    """It is asked for again by Enter, and never by itself."""
+    async with explorer(filled) as found:
+        version = found.app.version
+        found.tree.show(_Once(version, "/"), version.top())
+        await found.settle()
+        await found.press("down", "up", "down")
+        assert ["  ✗ [b]no route[/b] (Enter tries again)"] == found.lines[1:]
+        await found.press("enter")
+        assert "  readme.txt | 8 B" in found.lines
 
 
 async def test_a_damaged_index_is_shown_as_such() -> None:
