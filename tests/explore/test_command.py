@@ -7,6 +7,7 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from pathlib import Path
@@ -30,11 +31,12 @@ def test_without_a_terminal_there_is_a_plain_error(filled: Root, capsys: pytest.
     assert "explore needs a terminal" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("volume", "seen"), [("#data@v1:/images", b"two.PNG"), ("", b"Volumes of this root")])
+@pytest.mark.parametrize(("volume", "seen"), [("#data@v1:/images/two.PNG", b"two.PNG"), ("", b"Volumes of this root")])
 def test_in_a_terminal(filled: Root, volume: str, seen: bytes) -> None:
-    """It draws the volume, or the volumes of a root, and q leaves with status 0."""
+    """It draws the volume, or the volumes of a root, and Ctrl+Q leaves with status 0."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    termios.tcsetwinsize(theirs, (40, 120))
+    environment = {**os.environ, "TERM": "xterm-256color"}
     process = subprocess.Popen(
         [sys.executable, "-m", "stowstore", "explore", f"{filled.address}{volume}"],
         stdin=theirs,
@@ -45,7 +47,7 @@ def test_in_a_terminal(filled: Root, volume: str, seen: bytes) -> None:
     os.close(theirs)
     drawn = b""
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 30
         is_told = False
         while process.poll() is None and time.monotonic() < end:
             if select.select([ours], [], [], 0.1)[0]:
@@ -55,7 +57,7 @@ def test_in_a_terminal(filled: Root, volume: str, seen: bytes) -> None:
                     break
             if seen in drawn and not is_told:
                 is_told = True
-                os.write(ours, b"\x1bq" if not volume else b"q")
+                os.write(ours, b"\x11")
         assert seen in drawn, drawn[-2000:]
         assert 0 == process.wait(30)
     finally:

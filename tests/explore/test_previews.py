@@ -38,7 +38,7 @@ def _plain(name: str, head: bytes, size: int | None = None) -> str:
         ("broken.png", png(1, 1)[:18], "89 50 4e 47"),
         ("movie.svg", b"<svg \xff\0 width='5' height='5'>", "3c 73 76 67"),
         ("escape", b"title \x1b]0;gone\x07 is this text", "title \\x1b]0;gone\\x07 is this text"),
-        ("bidi.txt", "admin\u202egnp.exe".encode(), "admin\\u202egnp.exe"),
+        ("bidi.txt", "a longer text, admin\u202egnp.exe".encode(), "admin\\u202egnp.exe"),
     ],
 )
 def test_kinds_of_files(name: str, head: bytes, told: str) -> None:
