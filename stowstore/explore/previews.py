@@ -9,6 +9,7 @@ from typing import Final
 
 import imagesize
 from rich.console import Group, RenderableType
+from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -74,7 +75,12 @@ def _highlighted(name: bytes, text: str) -> Text:
     lexer = Syntax.guess_lexer(printable(name), "")
     if lexer == "default":
         return Text(text)
-    return Syntax("", lexer, theme="ansi_dark", background_color="default").highlight(text)
+    found = Text(text)
+    for start, end, style in Syntax("", lexer).highlight(text).spans:
+        if isinstance(style, Style):
+            # The background is that of the pane.
+            found.stylize(Style(color=style.color, bold=style.bold, italic=style.italic), start, end)
+    return found
 
 
 def _dimensions(head: bytes) -> tuple[int, int] | None:
