@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "rb": "stowstore.cli.browse:rb",
         "sign": "stowstore.cli.browse:sign",
         "volume": "stowstore.cli.volume:volume",
+        "explore": "stowstore.cli.explore:explore",
         "run": "stowstore.cli.run:run",
         "record": "stowstore.cli.records:record",
         "report": "stowstore.cli.report:report",

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text", "timed"]
+from stowstore.wording import size_text, time_text
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text", "timed"]
 
 _Command = Callable[..., Any]
 
@@ -41,20 +41,6 @@ def echo_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: 
     if not console.is_terminal:
         console.width = 1000
     console.print(table)
-
-
-def size_text(size: float) -> str:
-    """A number of bytes as people read it."""
-    for unit in _UNITS:
-        if abs(size) < 1024 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")
-
-
-def time_text(moment: datetime | None) -> str:
-    """A moment in local time, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""
 
 
 def timed(act: Callable[[], Any]) -> tuple[Any, str]:

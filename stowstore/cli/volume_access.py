@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.wording import printable
 
 __all__ = ["Access", "VolumePath", "printable", "volume_command"]
 
@@ -194,12 +194,6 @@ def volume_command(command: _Command) -> _Command:
             return command(access, *args, **more)
 
     return run
-
-
-def printable(name: str | bytes) -> str:
-    """A name as it may be shown: what is no UTF-8 or would drive a terminal is escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
