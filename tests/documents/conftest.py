@@ -12,7 +12,7 @@ import pytest
 from stowstore.fuse import device
 from stowstore.mounts import table
 from tests.documents.blocks import ROOT
-from tests.jobs.conftest import fuse  # noqa: F401
+from tests.jobs.conftest import fuse, namespaces  # noqa: F401
 from tests.servers.installing import cache_directory
 
 

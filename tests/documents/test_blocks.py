@@ -46,6 +46,7 @@ def test_the_blocks_of_a_document_run(document: Path, home: Path, request: pytes
     if "stowstore mount" in text or "mount(" in text:
         request.getfixturevalue("fuse")
     if "stowstore run" in text:
+        request.getfixturevalue("namespaces")
         request.getfixturevalue("bubblewrap")
     places = {"/tmp/stow": str(home), "/mnt/": f"{home}/mnt/", "file:///data/": f"file://{home}/data/"}
     if "s3://" in text:
