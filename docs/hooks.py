@@ -29,8 +29,8 @@ guide to it; [volumes](../volumes.md), [mounting](../mounting.md), [named volume
 
 _MARKED_FENCE = re.compile(r"^( *```\w+) no-run$", re.MULTILINE)
 
-#: Arguments by which the verbs of a group tell apart what they are about: nothing, a name, a root, a volume in a root.
-_SUBJECTS: tuple[list[str], ...] = ([], ["name"], ["file:///root"], ["file:///root#name"], ["--keep-last"])
+#: Arguments by which the verbs of a group tell apart what they are about: volumes of this host, and one in a store.
+_SUBJECTS: tuple[list[str], ...] = ([], ["name"], ["file:///root#name"])
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,17 +55,17 @@ def _sections(command: click.Command, context: click.Context, level: int, about:
     yield _section(command, context, level, about)
     if isinstance(command, click.Group):
         for verb in command.list_commands(context):
-            meanings = _meant(command, context, verb)
-            for meant in meanings:
-                inner = click.Context(meant, info_name=verb, parent=context)
-                about = " ".join(meant.collect_usage_pieces(inner)[1:]) if len(meanings) > 1 else ""
-                yield from _sections(meant, inner, 3, about)
+            for meant, about in _meanings(command, context, verb).items():
+                yield from _sections(meant, click.Context(meant, info_name=verb, parent=context), 3, about)
 
 
-def _meant(group: click.Group, context: click.Context, verb: str) -> list[click.Command]:
-    """The commands a verb stands for, which may depend on what it is asked of."""
-    found = (group.resolve_command(context, [verb, *subject])[1] for subject in _SUBJECTS)
-    return list(dict.fromkeys(command for command in found if command is not None))
+def _meanings(group: click.Group, context: click.Context, verb: str) -> dict[click.Command, str]:
+    """The commands a verb stands for, which may depend on what it is given, and what tells them apart."""
+    here, named, stored = (group.resolve_command(context, [verb, *subject])[1] for subject in _SUBJECTS)
+    found = dict.fromkeys(command for command in (here, named, stored) if command is not None)
+    if len(found) == 1:
+        return dict.fromkeys(found, "")
+    return {command: "(in a store)" if command is stored else "(on this host)" for command in found}
 
 
 def _section(command: click.Command, context: click.Context, level: int, about: str) -> str:

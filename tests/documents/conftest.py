@@ -45,7 +45,6 @@ def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
     # A document is a dozen processes that import the same modules: compiled once, they take half the time.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.getbasetemp() / "compiled"))
     for name in ("reports/2026.pdf", "dataset/train.csv", "labels.csv", "src/main.py"):
         path = tmp_path / "work" / name
         path.parent.mkdir(exist_ok=True)

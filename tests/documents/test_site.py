@@ -44,8 +44,8 @@ def test_the_site(tmp_path: Path) -> None:
 def test_a_command_that_means_two_things_is_there_twice() -> None:
     """Verbs of volumes are told apart by what they are given, and so are they in the list of commands."""
     text = page()
-    assert "### stowstore volume create NAME" in text
-    assert "### stowstore volume create VOLUME" in text
+    assert "### stowstore volume create (on this host)" in text
+    assert "### stowstore volume create (in a store)" in text
     assert 1 == text.count("### stowstore volume gc")
 
 
