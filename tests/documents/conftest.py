@@ -17,7 +17,7 @@ from tests.servers.installing import cache_directory
 
 
 @pytest.fixture
-def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory with everything in it: ``work`` to stand in, ``mnt`` to mount on, and `stowstore` on the PATH."""
     for name in [
         name for name in os.environ if name.startswith(("STOWSTORE_", "AWS_", "XDG_")) and "SERVERS" not in name

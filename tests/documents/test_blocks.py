@@ -38,6 +38,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
 _BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", _RUNNING, ids=str)
 def test_the_blocks_of_a_document_run(document: Path, home: Path, request: pytest.FixtureRequest) -> None:
     """One after the other, without warnings, in an empty directory; outputs are those the document shows."""
@@ -60,7 +61,7 @@ def test_the_blocks_of_a_document_run(document: Path, home: Path, request: pytes
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from docs.hooks import PAGE, page
 from stowstore.cli.app import cli
 from tests.documents.blocks import ROOT
@@ -27,6 +29,7 @@ _PACKAGES = {
 _FETCHED = re.compile(r"<(?:link|script|img|iframe|source)\b[^>]*?(?:href|src)=[\"']?(?:https?:)?//[^\s>]*")
 
 
+@pytest.mark.timeout(300)
 def test_the_site(tmp_path: Path) -> None:
     """It is built without a warning, holds every public name and command, and a browser fetches nothing else for it."""
     site = _built(tmp_path / "site")
@@ -70,7 +73,7 @@ def _built(site: Path) -> Path:
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert 0 == done.returncode, done.stderr
