@@ -257,10 +257,11 @@ def _streamed(place: _Place, sizes: _Sizes, local: Path) -> Iterator[Row]:
     wrote = place.ask("sequential_write", source=str(source), rounds=sizes.turns)
     packs = str(local / "stream-root" / "packs")
     warm, cold = (place.ask("sequential_read", packs=packs, rounds=sizes.turns, evict=evict) for evict in (False, True))
+    # Packs in the kernel's page cache are no cold cache: reading them is copying memory, reading blocks is hashing too.
     for what, found, other, least in (
         (f"write {name} and commit", wrote, "BLAKE3 and a file copy", 0.6),
-        (f"read {name} with empty caches", warm, "reading the packs", 0.5),
-        (f"read {name} with empty caches, the kernel's too", cold, "reading the packs", 0.5),
+        (f"read {name}, caches of ours empty", warm, "reading the packs", None),
+        (f"read {name}, all caches empty", cold, "reading the packs", 0.5),
     ):
         speed = found["plain"] / found["wall"]
         yield _row(
@@ -270,8 +271,8 @@ def _streamed(place: _Place, sizes: _Sizes, local: Path) -> Iterator[Row]:
             figure=f"{found['size'] / _MIB / found['wall']:,.0f} MiB/s",
             ratio=found["wall"] / found["plain"],
             peak=found.get("peak"),
-            target=f"at least {least:.0%} of the speed of {other}",
-            met=speed >= least,
+            target="" if least is None else f"at least {least:.0%} of the speed of {other}",
+            met=None if least is None else speed >= least,
         )
         yield Row(
             group="volumes",

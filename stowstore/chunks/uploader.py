@@ -58,6 +58,8 @@ class PackUploader:
         self._active: set[_Upload] = set()
         self._failed: list[_Upload] = []
         self._held = 0
+        #: How many callers wait for room, during which no pack waits for its delay.
+        self._short = 0
         self._threads = 0
         self._watching = False
         self._closed = False
@@ -93,7 +95,8 @@ class PackUploader:
         """Queues a pack, whose `PackBuilder.size` is reserved already."""
         with self._changed:
             if not self._closed:
-                self._queue.append(_Upload(pack, time.monotonic() + self._delay))
+                due = 0.0 if self._short else time.monotonic() + self._delay
+                self._queue.append(_Upload(pack, due))
                 self._start()
 
     def flush(self) -> None:
@@ -125,12 +128,16 @@ class PackUploader:
             self._changed.notify_all()
 
     def _wait_for_room(self, size: int) -> None:
-        while self._held and self._held + size > self._max_bytes:
-            self._check_open()
-            self._hurry()
-            if not self._queue and not self._active:
-                self._report_failure()
-            self._wait()
+        self._short += 1
+        try:
+            while self._held and self._held + size > self._max_bytes:
+                self._check_open()
+                self._hurry()
+                if not self._queue and not self._active:
+                    self._report_failure()
+                self._wait()
+        finally:
+            self._short -= 1
 
     def _report_failure(self) -> None:
         for upload in self._failed:

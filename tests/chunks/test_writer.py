@@ -1,8 +1,10 @@
 """What was added is in the store after a flush, once, in order; failures lose nothing."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +19,11 @@ from datastore.model import Capabilities, Feature
 from datastore.protocol import Reference
 from datastore.wrappers.base import StoreWrapper
 from datastore.wrappers.faulty import BreakStream, FaultyStore, Raise, Rule, Stall, When
-from stowstore.chunks.block import BLOCK_BYTES, PackKind
+from stowstore.chunks.block import BLOCK_BYTES, Codec, PackKind
 from stowstore.chunks.codec import BlockCodec
+from stowstore.chunks.packs import PackBuilder
 from stowstore.chunks.store import ChunkStore
+from stowstore.chunks.uploader import PackUploader
 from stowstore.chunks.writer import KnownBlocks, PendingBlock
 from tests.chunks.chunk_stores import PLAIN, SEALED, chunks, noise, prose, write
 
@@ -341,6 +345,19 @@ def test_a_delay_gives_way_to_lack_of_room() -> None:
             writer.add(noise(BLOCK_BYTES, number))
         writer.flush()
         assert 12 == packs(opened)
+
+
+def test_a_pack_that_fills_while_somebody_waits_for_room_has_no_delay() -> None:
+    """Or nobody would send it: what takes the room is in it."""
+    with chunks() as opened, deadline(60), ThreadPoolExecutor(1) as pool:
+        uploader = PackUploader(opened.store, opened.pack_reference, upload_delay=3600, max_bytes=16 << 20)
+        pack = PackBuilder(PackKind.DATA, PLAIN)
+        pack.add(PLAIN.name(noise(BLOCK_BYTES)), Codec.RAW, noise(BLOCK_BYTES), BLOCK_BYTES)
+        uploader.reserve(16 << 20)
+        waiting = pool.submit(copy_context().run, uploader.reserve, BLOCK_BYTES)
+        time.sleep(0.2)  # it most likely waits by now
+        uploader.submit(pack)
+        waiting.result()
 
 
 @pytest.mark.parametrize("settings", [{"max_uploads": 0}, {"upload_delay": -1}, {"upload_delay": float("nan")}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +50,17 @@ def fuse() -> None:
 
 
 @pytest.fixture
+def hang_ups() -> Iterator[None]:
+    """Has children end at SIGHUP, which is ignored by them where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def jobs(
     request: pytest.FixtureRequest,
+    hang_ups: None,
     namespaces: None,
     bubblewrap: None,
     tmp_path: Path,

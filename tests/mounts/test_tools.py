@@ -115,7 +115,6 @@ _STRESSORS = (
     "getdent",
     "handle",
     "hdd",
-    "io",
     "iomix",
     "lease",
     "link",
