@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-__all__ = ["DOCUMENTS", "ROOT", "Block", "Use", "blocks_of"]
+__all__ = ["DOCUMENTS", "ROOT", "Block", "Use", "blocks_of", "indented_code"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +23,10 @@ DOCUMENTS = sorted(
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
     ]
-    if "```" in path.read_text(encoding="utf-8")
 )
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
+_ITEM = re.compile(r"^ *(?:[-*+]|\d+[.)]) ")
 _REASON = re.compile(r"# Not run by the tests: \S.*")
 
 
@@ -80,6 +80,23 @@ class Block:
 def blocks_of(document: Path) -> list[Block]:
     """The blocks of a document, a path below the repository."""
     return list(_scan(document, (ROOT / document).read_text(encoding="utf-8").splitlines()))
+
+
+def indented_code(document: Path) -> list[str]:
+    """Where a document has code that is only indented, so that nothing says what it is."""
+    found: list[str] = []
+    in_fence = in_list = False
+    before = ""
+    for number, line in enumerate((ROOT / document).read_text(encoding="utf-8").splitlines(), 1):
+        if _FENCE.match(line):
+            in_fence = not in_fence
+        elif not in_fence and line.strip():
+            if not line.startswith(" "):
+                in_list = _ITEM.match(line) is not None
+            if line.startswith("    ") and not before.strip() and not in_list:
+                found.append(f"{document}:{number}")
+        before = line
+    return found
 
 
 def _scan(document: Path, lines: list[str]) -> Iterator[Block]:

@@ -17,7 +17,7 @@ import yaml
 
 from stowstore import ContainerPolicy, StoreConfig, open_store
 from tests import servers
-from tests.documents.blocks import DOCUMENTS, ROOT, Block, Use, blocks_of
+from tests.documents.blocks import DOCUMENTS, ROOT, Block, Use, blocks_of, indented_code
 
 #: Documents whose blocks other tests run, as they need more than a shell.
 _ELSEWHERE = {
@@ -88,6 +88,11 @@ def test_every_block_has_a_language_the_tests_know() -> None:
     """So that none is left out by its spelling."""
     known = {"python", "py", "sh", "text", *_PARSERS}
     assert [] == [block.place for block in _BLOCKS if block.language not in known]
+
+
+def test_no_code_stands_outside_of_blocks() -> None:
+    """Code that is indented, as Markdown allows, has no language, and would not be run."""
+    assert [] == [place for document in DOCUMENTS for place in indented_code(document)]
 
 
 def test_the_blocks_that_run_elsewhere_are_all_run() -> None:
