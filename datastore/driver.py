@@ -79,7 +79,8 @@ class Container(Protocol):
         object.  Nothing large is transferred before the stream is read.
 
         Raises:
-            NotFound, NoSuchContainer, PreconditionFailed
+            NotFound, NoSuchContainer: it is not there.
+            PreconditionFailed: ``if_match`` names another object.
         """
         ...
 
@@ -169,7 +170,8 @@ class Location(Protocol):
         """Removes an empty container.
 
         Raises:
-            NoSuchContainer, ContainerNotEmpty
+            NoSuchContainer: it is not there.
+            ContainerNotEmpty: it holds objects.
         """
         ...
 

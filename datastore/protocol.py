@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from datastore.errors import StoreError
 from datastore.model import (
@@ -29,8 +29,8 @@ from datastore.stream import ReadStream
 
 __all__ = ["DataStore", "Reference", "Store"]
 
-#: Every operation takes a reference or its text.
-Reference = DataReference | str
+Reference: TypeAlias = DataReference | str
+"""Every operation takes a reference or its text."""
 
 
 @runtime_checkable

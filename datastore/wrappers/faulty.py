@@ -1,7 +1,5 @@
 """Faults on order: a store that fails where a test tells it to.
 
-::
-
     store = FaultyStore(MemoryStore(), [
         Rule(Raise(TransientError, when=When.AFTER), operations={Operation.WRITE}, nth=1),   # a lost answer
         Rule(BreakStream(after=1000), operations={Operation.READ}, probability=0.1),

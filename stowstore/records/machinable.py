@@ -1,7 +1,5 @@
 """machinable's storage on any store: ``Stow("s3://bucket/prefix")`` mirrors the records of a project and restores them.
 
-::
-
     with Stow("s3://bucket/records?region=eu-west-1"), Storage("./storage"):
         experiment.launch()
 

@@ -7,7 +7,7 @@ import pytest
 from docs.generate import generated
 from stowstore.locations.registry import known_kinds, load_kind
 
-_DOCUMENTS = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+_DOCUMENTS = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("path", _DOCUMENTS, ids=lambda path: path.name)
@@ -19,7 +19,7 @@ def test_tables_are_up_to_date(path: Path) -> None:
 
 def test_every_kind_is_documented() -> None:
     """The document of kinds names every kind, scheme and option there is."""
-    text = (Path(__file__).parent.parent / "docs" / "kinds.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "kinds.md").read_text(encoding="utf-8")
     for kind in {load_kind(name).name: load_kind(name) for name in known_kinds()}.values():
         for word in (kind.name, *kind.schemes, *kind.options):
             assert f"`{word}`" in text
