@@ -362,7 +362,7 @@ def test_a_file_that_never_keeps_still(tmp_path: Path, monkeypatch: pytest.Monke
     record = make(tmp_path / "a", {"a": b"0" * 1000})
     from stowstore.records import sending
 
-    read = sending._read
+    read = sending.read_whole
     calls = 0
 
     def meddle(path: str) -> Any:
@@ -373,7 +373,7 @@ def test_a_file_that_never_keeps_still(tmp_path: Path, monkeypatch: pytest.Monke
             Path(path).write_bytes(b"%d" % calls * 500)
         return result
 
-    monkeypatch.setattr(sending, "_read", meddle)
+    monkeypatch.setattr(sending, "read_whole", meddle)
     store = records()
     with pytest.raises(FileChanged, match="kept on changing"):
         store.commit(record)
