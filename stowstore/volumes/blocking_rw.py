@@ -401,7 +401,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                     # Whoever holds the files of the volume goes on with them.
                     registry.add(evolve(again, files=opened.files))
                 else:
-                    registry.remove(self._key, "was closed", None)
+                    newest = VolumeAddress.locator(
+                        self._volume.bucket, self._volume.name, session.root.head(self._volume.name)
+                    )
+                    registry.remove(self._key, "was closed", str(newest))
 
 
 def hand_over(files: FileSystem) -> None:

@@ -167,6 +167,18 @@ class TestPublishing:
         found = published(fork)
         assert ("fork", "text") == (found.name, found.files.read_text("file"))
 
+    def test_merged_into(self, root: str) -> None:
+        """A fork that took in another one is the merge, though nobody has it open."""
+        base = _version(root, "data")
+        ours, theirs = base.blocking.fork("ours"), base.blocking.fork("theirs")
+        for volume in (ours, theirs):
+            with volume.blocking as files:
+                files.write_text(volume.name, "new")
+                volume.blocking.commit()
+        merged = ours.blocking.merge(theirs).version
+        assert merged == published(ours)
+        assert merged.locator == ours.locator
+
     def test_never_made(self, root: str) -> None:
         """A volume that was only declared is made, empty."""
         assert [] == published(Volume.new("data", root)).files.listdir("/")

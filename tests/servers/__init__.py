@@ -12,6 +12,7 @@ ports on 127.0.0.1, and ends with the process that started it. On a command line
 
 from tests.servers.azure import Azurite
 from tests.servers.ceph import RadosGateway
+from tests.servers.flyte_sdk import FlyteSdk
 from tests.servers.google import StorageEmulator
 from tests.servers.kind import Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
@@ -36,6 +37,7 @@ __all__ = [
     "Tools",
     "azurite",
     "bubblewrap",
+    "flyte",
     "gcs",
     "postgresql",
     "prometheus",
@@ -57,9 +59,10 @@ promtool = Promtool(prometheus)
 bubblewrap = Bubblewrap()
 postgresql = PostgreSQL()
 tools = Tools()
+flyte = FlyteSdk()
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
 
 #: The same and what else is installed for tests, by name.
-PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, postgresql, tools)}}
+PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, flyte, postgresql, tools)}}

@@ -90,6 +90,10 @@ def _as_dict(volume: Volume) -> dict[str, Any]:
     return volume.to_dict()
 
 
+# Read as it stands: a text, or a type with arguments, has mashumaro describe the field without end.
+_as_dict.__annotations__["return"] = dict
+
+
 @functools.cache
 def _converter(role: Role) -> JsonConverter:
     converter = make_converter(detailed_validation=True)
