@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from stowstore.records.errors import RelatedMissing
 from stowstore.records.model import Related
 
-__all__ = ["closure"]
+__all__ = ["closure", "require_all"]
 
 
 def closure(first: str, visit: Callable[[str], Iterable[str]], related: Related) -> list[str]:
@@ -27,6 +28,16 @@ def closure(first: str, visit: Callable[[str], Iterable[str]], related: Related)
         level = following
         depth += 1
     return list(seen)
+
+
+def require_all(missing: list[str], skip_missing: bool) -> None:
+    """Raises `RelatedMissing` if something is missing that may not be."""
+    if missing and not skip_missing:
+        raise RelatedMissing(
+            f"{len(missing)} related records are missing: {', '.join(missing[:5])}{'...' if missing[5:] else ''}",
+            uuids=tuple(missing),
+            hint="everything else was done; skip the missing ones, or bring them first",
+        )
 
 
 def _goes_on(related: Related, depth: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
+from datastore.events import get_logger
 from stowstore.records.directory import MARKER, RecordDirectory
 from stowstore.records.errors import InvalidRecord
 from stowstore.records.model import FileKind
@@ -25,6 +26,10 @@ __all__ = ["DigestCache", "Found", "Scan", "Stamp", "scan"]
 
 #: A file younger than this, in nanoseconds, may change again without its times showing it.
 _SETTLED_NS: Final = 100_000_000
+#: Another name with another form of its rows: caches of other releases lie in the same file.
+_TABLE: Final = "known_digests"
+
+_log = get_logger(component="records")
 
 
 class Stamp(NamedTuple):
@@ -114,30 +119,47 @@ class DigestCache:
         self._path = Path(path) if path is not None else _default_path()
 
     def load(self, directory: str | os.PathLike[str]) -> Mapping[str, tuple[Stamp, str]]:
-        """What is known of a directory: stamp and digest by path."""
-        with closing(self._connect()) as database:
-            row = database.execute("SELECT known FROM digests WHERE directory = ?", (_key(directory),)).fetchone()
-        # One text a directory: as many rows as files take several times as long to read.
-        rows = json.loads(row[0]) if row is not None else ()
-        return {path: (Stamp._make(stamp), digest) for path, stamp, digest in rows}
+        """What is known of a directory: stamp and digest by path; nothing where the cache cannot be read."""
+        try:
+            with closing(self._connect()) as database:
+                row = database.execute(f"SELECT known FROM {_TABLE} WHERE directory = ?", (_key(directory),)).fetchone()
+            # One text a directory: as many rows as files take several times as long to read.
+            rows = json.loads(row[0]) if row is not None else ()
+            return {path: (Stamp._make(stamp), digest) for path, stamp, digest in rows}
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            self._useless(error)
+            return {}
 
     def save(self, directory: str | os.PathLike[str], known: Mapping[str, tuple[Stamp, str]]) -> None:
         """Replaces what is known of a directory."""
         text = json.dumps([(path, *entry) for path, entry in known.items()], separators=(",", ":"))
-        with closing(self._connect()) as database, database:
-            database.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (_key(directory), text))
+        self._change(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", _key(directory), text)
 
     def forget(self, directory: str | os.PathLike[str]) -> None:
         """Drops what is known of a directory."""
-        with closing(self._connect()) as database, database:
-            database.execute("DELETE FROM digests WHERE directory = ?", (_key(directory),))
+        self._change(f"DELETE FROM {_TABLE} WHERE directory = ?", _key(directory))
+
+    def _change(self, statement: str, *values: object) -> None:
+        try:
+            with closing(self._connect()) as database, database:
+                database.execute(statement, values)
+        except (sqlite3.Error, OSError) as error:
+            self._useless(error)
+
+    def _useless(self, error: Exception) -> None:
+        # It only saves work: a damaged or unwritable one must not keep anybody from committing.
+        _log.warning("records.digest_cache_failed", path=str(self._path), error=str(error))
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=5.0)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("CREATE TABLE IF NOT EXISTS digests (directory BLOB PRIMARY KEY, known TEXT NOT NULL)")
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (directory BLOB PRIMARY KEY, known TEXT NOT NULL)")
+        except BaseException:
+            database.close()
+            raise
         return database
 
 

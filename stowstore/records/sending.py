@@ -15,7 +15,6 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from io import RawIOBase
 from typing import Final, NamedTuple
 
 from datastore.errors import AlreadyExists, InvalidReference, NotFound, StoreError
@@ -30,6 +29,7 @@ from stowstore.records.layout import Layout
 from stowstore.records.model import FileKind, Manifest, Placement, RecordFile
 from stowstore.records.parallel import Progress, TransferState, each
 from stowstore.records.scanning import DigestCache, Found, Scan, Stamp
+from stowstore.records.verified_file import OtherContent, VerifiedFile, read_whole
 
 __all__ = ["Sender"]
 
@@ -203,7 +203,7 @@ class Sender:
         """
         looked_at = scanning.now_ns()
         if entry.stamp.size <= _SMALL:
-            stamp, data = _read(path)
+            stamp, data = read_whole(path)
             digest = sha256(data).hexdigest()
         else:
             stamp, digest = scanning.digest_of(path)
@@ -218,7 +218,7 @@ class Sender:
         file = RecordFile(path=entry.path, size=size, sha256=digest, mode=entry.mode)
         try:
             key, moved = self._put(file, data, path)
-        except _OtherContent:
+        except OtherContent:
             return None
         settled = scanning.settled(stamp, looked_at)
         return _Sent(file._replace(key=key), moved, (stamp, local) if settled else None)
@@ -272,7 +272,7 @@ class Sender:
         if data is not None:
             self._store.write_raw(reference, len(data), options, data)
             return
-        with _VerifiedFile(path, file.size, file.sha256) as stream:
+        with VerifiedFile(path, file.size, file.sha256) as stream:
             self._store.write_raw(reference, file.size, options, stream)
 
     def _is_there(self, key: str, size: int) -> bool:
@@ -342,66 +342,6 @@ class Sender:
                 moved_bytes=self.moved_bytes,
             )
         )
-
-
-class _OtherContent(Exception):
-    """A file is no longer what its digest says."""
-
-
-class _VerifiedFile(RawIOBase):
-    """A file that refuses to give its last piece unless the whole has the digest it was announced with."""
-
-    def __init__(self, path: str, size: int, digest: str) -> None:
-        super().__init__()
-        self._stream = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)  # noqa: SIM115
-        self._size = size
-        self._expected = digest
-        self._digest = sha256()
-        self._position = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        left = self._size - self._position
-        piece = self._stream.read(left if size < 0 else min(size, left))
-        if left and not piece:
-            raise _OtherContent
-        self._position += len(piece)
-        self._digest.update(piece)
-        if left and self._position == self._size and self._digest.hexdigest() != self._expected:
-            raise _OtherContent
-        return piece
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if (offset, whence) == (0, os.SEEK_CUR):
-            return self._position
-        if (offset, whence) != (0, os.SEEK_SET):
-            raise OSError("only its beginning can be gone back to: the digest is one of the whole")
-        self._digest = sha256()
-        self._position = 0
-        return self._stream.seek(0)
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-def _read(path: str) -> tuple[Stamp, bytes]:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as stream:
-        stamp = Stamp.of(os.fstat(stream.fileno()))
-        pieces: list[bytes] = []
-        left = stamp.size
-        while left and (piece := stream.read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-        return stamp, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _only_grew(before: Stamp, after: Stamp) -> bool:

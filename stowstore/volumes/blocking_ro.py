@@ -17,6 +17,7 @@ from stowstore.volumes.files import Files
 from stowstore.volumes.lineage import current_producer
 from stowstore.volumes.mounting import default_mount_path, mount
 from stowstore.volumes.registry import OpenOptions, registry
+from stowstore.volumes.watching import tell
 
 if TYPE_CHECKING:
     from stowstore.volumes.ro import ROVolume
@@ -42,6 +43,7 @@ class BlockingROVolume(BlockingVolume["ROVolume"]):
             if opened is None:
                 root, name = self._root(), self._newest()
                 opened = self._open_session(options, lambda how: Session.read(root, name, how))
+                tell(self._volume, None)
             return opened.files
 
     def mount(

@@ -42,6 +42,7 @@ from stowstore.volumes.mounting import (
     published,
 )
 from stowstore.volumes.registry import OpenOptions, OpenVolume, registry
+from stowstore.volumes.watching import tell
 
 if TYPE_CHECKING:
     from stowstore.volumes.ro import ROVolume
@@ -71,7 +72,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
         with registry.changing(self._key), within(timeout):
             plain = options == self._options(None, None, False, None, 50)
             opened = registry.find(self._key) if plain else self._again(options)
-            return (opened or self._begin(options)).files
+            if opened is None:
+                opened = self._begin(options)
+                tell(self._volume, options.meta_dir)
+            return opened.files
 
     def mount(
         self,
@@ -114,6 +118,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             opened = registry.find(self._key)
             if opened is not None:
                 registry.remove(self._key, "was closed", self._volume.locator)
+                if opened.options.meta_dir is not None and not discard and opened.session.files.changed_inodes:
+                    # What is not committed is there, and belongs to whoever opens it again.
+                    registry.prefer_meta_dir(self._key, opened.options.meta_dir)
+                    registry.note_uncommitted(self._key)
                 opened.session.close(discard=discard)
 
     def commit(
@@ -393,7 +401,10 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                     # Whoever holds the files of the volume goes on with them.
                     registry.add(evolve(again, files=opened.files))
                 else:
-                    registry.remove(self._key, "was closed", None)
+                    newest = VolumeAddress.locator(
+                        self._volume.bucket, self._volume.name, session.root.head(self._volume.name)
+                    )
+                    registry.remove(self._key, "was closed", str(newest))
 
 
 def hand_over(files: FileSystem) -> None:

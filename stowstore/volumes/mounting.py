@@ -20,6 +20,7 @@ from stowstore.versions.errors import VolumeError
 from stowstore.versions.manifest import Manifest
 from stowstore.volumes.lineage import current_producer
 from stowstore.volumes.registry import Key, registry
+from stowstore.volumes.watching import tell
 
 __all__ = ["ask", "await_end", "control_answers", "default_mount_path", "mount", "published", "take_down"]
 
@@ -50,6 +51,7 @@ def mount(volume: Any, path: Path, opening: Mapping[str, Any], options: MountOpt
         )
         start(request, timeout=timeout)
         registry.note_mount(key, path, registry.last_locator(key) or volume.index)
+        tell(volume, opening.get("meta_dir"))
         return path
 
 
@@ -62,6 +64,7 @@ def take_down(volume: Any, *, timeout: float | None, force: bool = False) -> Non
             raise VolumeError(f"volume {volume.name!r} is not mounted by this process", hint="see `stowstore mounts`")
         unmount(where, timeout=30.0 if timeout is None else timeout, force=force)
         registry.note_unmount(key, "was unmounted")
+        registry.note_uncommitted(key)
 
 
 def ask(path: Path, do: str, *, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class _State:
     roots: dict[tuple[str, str | None], Root] = field(factory=dict)
     #: Where volumes are mounted by a daemon of this process.
     mounts: dict[Key, Path] = field(factory=dict)
+    #: Volumes whose journals hold, or may hold, what this process has written and nobody has published.
+    uncommitted: set[Key] = field(factory=set)
     lock: threading.Lock = field(factory=threading.Lock)
     locks: dict[Key, threading.RLock] = field(factory=dict)
 
@@ -170,6 +172,7 @@ class Registry:
         """Takes up a volume that has been opened."""
         with self._state.lock:
             self._state.opened[opened.key] = opened
+            self._state.uncommitted.discard(opened.key)
 
     def remove(self, key: Key, became: str, locator: str | None) -> OpenVolume | None:
         """Takes out a volume that is about to be closed, remembering what became of it."""
@@ -181,6 +184,7 @@ class Registry:
         """Says that a daemon serves a volume at a path."""
         with self._state.lock:
             self._state.mounts[key] = path
+            self._state.uncommitted.discard(key)
             self._state.ended[key] = (f"is mounted at {path}, where its files are", locator)
 
     def note_version(self, key: Key, locator: str) -> None:
@@ -194,6 +198,15 @@ class Registry:
         with self._state.lock:
             self._state.mounts.pop(key, None)
             self._state.ended[key] = (became, self._state.ended.get(key, ("", None))[1])
+
+    def note_uncommitted(self, key: Key) -> None:
+        """Says that the journal of a volume holds, or may hold, what nobody has published."""
+        with self._state.lock:
+            self._state.uncommitted.add(key)
+
+    def may_be_uncommitted(self, key: Key) -> bool:
+        """Whether this process has left something in the journal of a volume that is not open any more."""
+        return key in self._state.uncommitted
 
     def mount_of(self, key: Key) -> Path | None:
         """Where a volume is mounted by this process."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from datastore.wrappers.base import StoreWrapper, as_reference
 from datastore.wrappers.faulty import BreakStream, FaultyStore, Raise, Rule, When
 from stowstore.records import Placement, RecordDirectory, RecordStore, TransferState, fetch
 from stowstore.records.errors import FileChanged, InvalidRecord, NoSuchRecord, RecordCollision, RecordDamaged
+from stowstore.records.scanning import DigestCache
 from tests.records.places import BASE, cache, fill, make, records, tree
 
 FILES: dict[str, bytes | str] = {
@@ -362,7 +365,7 @@ def test_a_file_that_never_keeps_still(tmp_path: Path, monkeypatch: pytest.Monke
     record = make(tmp_path / "a", {"a": b"0" * 1000})
     from stowstore.records import sending
 
-    read = sending._read
+    read = sending.read_whole
     calls = 0
 
     def meddle(path: str) -> Any:
@@ -373,7 +376,7 @@ def test_a_file_that_never_keeps_still(tmp_path: Path, monkeypatch: pytest.Monke
             Path(path).write_bytes(b"%d" % calls * 500)
         return result
 
-    monkeypatch.setattr(sending, "_read", meddle)
+    monkeypatch.setattr(sending, "read_whole", meddle)
     store = records()
     with pytest.raises(FileChanged, match="kept on changing"):
         store.commit(record)
@@ -623,3 +626,21 @@ class Unconditional(StoreWrapper):
 
 class _Killed(BaseException):
     """Ends a commit as a kill does: nothing may catch it."""
+
+
+@pytest.mark.parametrize("damage", ["older", "nonsense", "directory"])
+def test_a_useless_digest_cache_costs_time_alone(tmp_path: Path, damage: str) -> None:
+    """A cache of another release, a damaged one, and one that cannot be opened keep nobody from committing."""
+    path = tmp_path / "cache.sqlite"
+    if damage == "older":
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("CREATE TABLE digests (directory BLOB, path TEXT, digest TEXT)")
+    elif damage == "nonsense":
+        path.write_bytes(b"no database, but as long as one" * 100)
+    else:
+        path.mkdir()
+    record = make(tmp_path / "a", {"odd\nname ü": b"1"})
+    store = records(cache=DigestCache(path))
+    assert store.commit(record).changed
+    assert not store.commit(record).changed
+    assert store.retrieve(record.uuid, tmp_path / "copy")

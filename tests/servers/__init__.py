@@ -13,6 +13,7 @@ ports on 127.0.0.1, and ends with the process that started it. On a command line
 from tests.servers.azure import Azurite
 from tests.servers.browser import Chromium
 from tests.servers.ceph import RadosGateway
+from tests.servers.flyte_sdk import FlyteSdk
 from tests.servers.google import StorageEmulator
 from tests.servers.kind import Kind, quiet
 from tests.servers.model import Address, Identity, ServerError, ServerFailed, ServerUnavailable
@@ -39,6 +40,7 @@ __all__ = [
     "azurite",
     "bubblewrap",
     "chromium",
+    "flyte",
     "gcs",
     "postgresql",
     "prometheus",
@@ -61,9 +63,13 @@ bubblewrap = Bubblewrap()
 postgresql = PostgreSQL()
 tools = Tools()
 chromium = Chromium()
+flyte = FlyteSdk()
 
 #: Every kind of server by its name.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (radosgw, azurite, swift, redis, gcs, prometheus)}
 
 #: The same and what else is installed for tests, by name.
-PROVIDED: dict[str, Provided] = {**KINDS, **{one.name: one for one in (bubblewrap, chromium, postgresql, tools)}}
+PROVIDED: dict[str, Provided] = {
+    **KINDS,
+    **{one.name: one for one in (bubblewrap, chromium, flyte, postgresql, tools)},
+}

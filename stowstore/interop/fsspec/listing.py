@@ -1,4 +1,4 @@
-"""Whole directories of a version at once, straight from its index."""
+"""What fsspec is told of files and directories of a volume; those of a version at once, straight from its index."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from stowstore.index.keys import inode_key
 from stowstore.index.records import CorruptRecord, InodeRecord
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.handles import directory_entries
-from stowstore.volumes.paths import as_text
+from stowstore.namespace.inodes import Attributes
+from stowstore.volumes.files import Files
+from stowstore.volumes.paths import as_text, encoded, find
 
-__all__ = ["info_of", "version_listing"]
+__all__ = ["info_of", "listed", "shown", "version_listing"]
+
+#: How many names a listing asks for at once.
+_NAMES: Final = 4096
 
 #: How sparse the inodes of a directory may be for one scan over all of them to be cheaper than a look for each.
 _SPARSE: Final = 4
@@ -84,3 +89,45 @@ def version_listing(snapshot: Snapshot, ino: int, path: str) -> list[dict[str, A
             raise CorruptRecord(f"a directory of the volume has an entry without an inode: {name[:300]!r}")
         infos.append(info_of(f"{path}/{as_text(name)}", number, decode(raw)))
     return infos
+
+
+def listed(files: Files, ino: int, name: str, path: str) -> list[dict[str, Any]]:
+    """What lies in a directory of a version, or of a volume that is written."""
+    source = files._source()
+    found: list[dict[str, Any]] = []
+    if files.read_only:
+        found = version_listing(source.snapshot, ino, name)
+    else:
+        handle = source.opendir(ino, files._caller)
+        try:
+            cookie = 0
+            while entries := source.readdirplus(handle, cookie, _NAMES):
+                cookie = entries[-1].cookie
+                found += [
+                    info_of(f"{name}/{as_text(entry.name)}", entry.ino, entry.attributes)
+                    for entry in entries
+                    if entry.attributes is not None and entry.name not in (b".", b"..")
+                ]
+        finally:
+            source.releasedir(handle)
+    for position, info in enumerate(found):
+        if info["islink"]:
+            found[position] = _link_info(files, info, f"{path}{info['name'].removeprefix(name)}")
+    return found
+
+
+def shown(files: Files, name: str, path: str, found: Attributes) -> dict[str, Any]:
+    """What is known of a file or directory; of a link what it leads to."""
+    info = info_of(name, found.ino, found)
+    return _link_info(files, info, path) if info["islink"] else info
+
+
+def _link_info(files: Files, info: dict[str, Any], path: str) -> dict[str, Any]:
+    """What is known of what a link leads to, or of the link where that is nowhere."""
+    try:
+        target = find(files._source(), encoded(path), files._caller)
+    except OSError:
+        info = {**info, "size": 0}
+    else:
+        info = info_of(info["name"], target.ino, target)
+    return {**info, "islink": True, "destination": files.readlink(path)}

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
-from urllib.parse import parse_qsl
+from typing import Any
 
-from attrs import evolve
-
-from datastore.errors import ConfigError, NoSuchContainer, NotFound, PermissionDenied
-from datastore.model import Cursor, Feature, Metadata, SignedURLProperties, SignedURLScope, WriteOptions
+from datastore.errors import ConfigError, NotFound
+from datastore.model import Cursor, Feature, SignedURLProperties, SignedURLScope, WriteOptions
 from datastore.protocol import Store
 from datastore.reference import DataReference
-from stowstore.config import ContainerPolicy, StoreConfig
 from stowstore.interop.fsspec.base import StowBase
+from stowstore.interop.fsspec.infos import directories_above, directory_info, entry_info, name_of, object_info
 from stowstore.interop.fsspec.reading import CACHE, RangedFile
+from stowstore.interop.fsspec.stores import opened_store, require_container
 from stowstore.interop.fsspec.urls import ObjectPath
 from stowstore.interop.fsspec.writing import AtomicFile, SpooledSink
 from stowstore.locations.base import nearest
@@ -25,12 +22,6 @@ from stowstore.locations.registry import known_schemes
 from stowstore.store import StowStore
 
 __all__ = ["StowFileSystem"]
-
-#: Kinds whose containers a write makes; a mistyped bucket of a cloud must not become one.
-_MADE_ON_DEMAND: Final = frozenset({"file", "mem", "redis"})
-
-_stores: dict[tuple[Any, ...], StowStore] = {}
-_lock = threading.Lock()
 
 
 class StowFileSystem(StowBase):
@@ -60,7 +51,7 @@ class StowFileSystem(StowBase):
         """
         named = ObjectPath.parse(self._strip_protocol(path))
         reference = named.reference
-        store = self._store or _opened(named, self._query, self._options)
+        store = self._store or opened_store(named, self._query, self._options)
         return store, reference
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -78,17 +69,17 @@ class StowFileSystem(StowBase):
                 raise ConfigError(
                     f"no kind serves the scheme {named.scheme!r}", hint=nearest(named.scheme, known_schemes())
                 )
-            return _directory(str(named))
+            return directory_info(str(named))
         store, reference = self.store_of(path)
         if not named.key:
-            _require_container(store, reference)
-            return _directory(str(named))
+            require_container(store, reference)
+            return directory_info(str(named))
         found = store.head(reference)
         if found.exists:
-            return _file(str(named), found)
+            return object_info(str(named), found)
         page = store.list_page(reference, 1, directory=True)
         if page.entries or page.prefixes:
-            return _directory(str(named))
+            return directory_info(str(named))
         raise NotFound("there is no such object or directory", op="info", reference=str(reference))
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
@@ -114,7 +105,7 @@ class StowFileSystem(StowBase):
             return super().find(path, maxdepth=maxdepth, withdirs=withdirs, detail=detail, **kwargs)
         store, reference = self.store_of(path)
         found = {str(ObjectPath.of(entry.reference)): entry for entry in store.walk(reference, directory=True)}
-        infos = {name: _entry(name, entry) for name, entry in found.items()}
+        infos = {name: entry_info(name, entry) for name, entry in found.items()}
         if not infos or ObjectPath.parse(path).key:
             with suppress(FileNotFoundError):
                 here = self.info(path)
@@ -122,8 +113,8 @@ class StowFileSystem(StowBase):
                     infos[path] = here
         if withdirs:
             for name in found:
-                for above in _above(name, path):
-                    infos.setdefault(above, _directory(above))
+                for above in directories_above(name, path):
+                    infos.setdefault(above, directory_info(above))
         names = sorted(infos)
         return {name: infos[name] for name in names} if detail else names
 
@@ -211,7 +202,7 @@ class StowFileSystem(StowBase):
             store, reference = self.store_of(path)
             if isinstance(store, StowStore):
                 with suppress(NotFound):
-                    _require_container(store, reference)
+                    require_container(store, reference)
                     raise FileExistsError(17, os.strerror(17), str(named))
                 store.create_container(reference.container)
 
@@ -325,7 +316,7 @@ class StowFileSystem(StowBase):
             self,
             path,
             fetch,
-            lambda: _file(path, found),
+            lambda: object_info(path, found),
             size=found.size,
             block_size=block_size,
             cache_type=cache_type,
@@ -366,100 +357,19 @@ class StowFileSystem(StowBase):
         cursor = Cursor.at_start()
         while not cursor.is_at_end:
             page = store.list_page(reference, None, cursor, delimiter="/", directory=True)
-            found += [_entry(f"{head}/{entry.reference.key}", entry) for entry in page.entries]
-            found += [_directory(f"{head}/{prefix.key}") for prefix in page.prefixes]
+            found += [entry_info(f"{head}/{entry.reference.key}", entry) for entry in page.entries]
+            found += [directory_info(f"{head}/{prefix.key}") for prefix in page.prefixes]
             cursor = page.cursor
         if not found:
             here = self.info(path)
             return [here] if here["type"] == "file" else []
-        found.sort(key=_name_of)
+        found.sort(key=name_of)
         return found
 
     def _containers(self, named: ObjectPath) -> list[dict[str, Any]]:
         if not named.scheme:
-            return [_directory(scheme) for scheme in sorted(known_schemes())]
-        store = self._store or _opened(named, self._query, self._options)
+            return [directory_info(scheme) for scheme in sorted(known_schemes())]
+        store = self._store or opened_store(named, self._query, self._options)
         if not isinstance(store, StowStore):
             raise ConfigError(f"stow://{named} names no container", hint="write stow://SCHEME/CONTAINER/KEY")
-        return [_directory(str(ObjectPath.of(one))) for one in store.list_containers()]
-
-
-def _opened(named: ObjectPath, query: str, options: Mapping[str, Any]) -> StowStore:
-    """The store of a scheme in this process, opened when it is first needed; every container of it may be used."""
-    if named.scheme not in known_schemes(named.scheme):
-        raise ConfigError(
-            f"no kind serves the scheme {named.scheme!r}", hint=nearest(named.scheme, known_schemes(named.scheme))
-        )
-    per_place = named.container if named.scheme in ("redis", "rediss") else named.container.partition("@")[2]
-    key = (
-        os.getpid(),
-        named.scheme,
-        per_place,
-        query,
-        tuple(sorted((name, str(value)) for name, value in options.items())),
-    )
-    found = _stores.get(key)
-    if found is not None:
-        return found
-    given = dict(options)
-    if per_place and named.scheme in ("redis", "rediss") and "addr" not in dict(parse_qsl(query)):
-        given.setdefault("addr", per_place)
-    authority = named.container or "any"
-    config = StoreConfig.from_url(f"{named.scheme}://{authority}{'?' if query else ''}{query}", options=given)
-    if "create_container=" not in query and config.kind not in _MADE_ON_DEMAND:
-        config = evolve(config, create_container=ContainerPolicy.NEVER)
-    opened = StowStore(evolve(config, container="", enable_multicontainer=True))
-    with _lock:
-        kept = _stores.setdefault(key, opened)
-    if kept is not opened:
-        # Another thread was first.
-        opened.close()
-    return kept
-
-
-def _require_container(store: Store, reference: DataReference) -> None:
-    """Raises `NoSuchContainer` where it is sure that there is none."""
-    if isinstance(store, StowStore):
-        with suppress(PermissionDenied):
-            store.load_container(reference.container)
-        return
-    if not store.list_page(reference, 1).entries and store.base_container_fqn != reference:
-        raise NoSuchContainer("there is nothing in such a container", op="info", reference=str(reference))
-
-
-def _directory(name: str) -> dict[str, Any]:
-    return {"name": name, "size": 0, "type": "directory"}
-
-
-def _file(name: str, found: Metadata) -> dict[str, Any]:
-    return {
-        "name": name,
-        "size": found.size,
-        "type": "file",
-        "ETag": found.etag,
-        "LastModified": found.last_modified,
-        "ContentType": found.content_type,
-    }
-
-
-def _entry(name: str, entry: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "size": entry.size,
-        "type": "file",
-        "ETag": entry.etag,
-        "LastModified": entry.last_modified,
-    }
-
-
-def _name_of(info: dict[str, Any]) -> str:
-    name: str = info["name"]
-    return name
-
-
-def _above(name: str, top: str) -> Iterator[str]:
-    """The directories between an object and the directory it was found below."""
-    above = name.rpartition("/")[0]
-    while len(above) > len(top):
-        yield above
-        above = above.rpartition("/")[0]
+        return [directory_info(str(ObjectPath.of(one))) for one in store.list_containers()]

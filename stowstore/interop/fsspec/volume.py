@@ -11,26 +11,19 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from attrs import frozen
 from fsspec.utils import tokenize
 
-from datastore.errors import ConfigError, NotFound, PermissionDenied
-from stowstore.chunks.block import CorruptBlock
+from datastore.errors import ConfigError
 from stowstore.chunks.encryption import KeySource
-from stowstore.config.values import option_texts
 from stowstore.interop.fsspec.base import StowBase
-from stowstore.interop.fsspec.listing import info_of, version_listing
+from stowstore.interop.fsspec.listing import listed, shown
+from stowstore.interop.fsspec.opened import OpenedVolume, OpenedVolumes, explained
 from stowstore.interop.fsspec.reading import CACHE, RangedFile
 from stowstore.interop.fsspec.urls import VolumePath
 from stowstore.interop.fsspec.writing import AtomicFile
-from stowstore.namespace.inodes import Attributes
-from stowstore.versions.address import VolumeAddress, normal_root
-from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
 from stowstore.volumes.files import Files
-from stowstore.volumes.paths import as_text, encoded, find
-from stowstore.volumes.registry import Key, registry
+from stowstore.volumes.paths import encoded, find
 from stowstore.volumes.ro import ROVolume
-from stowstore.volumes.rw import RWVolume
 from stowstore.volumes.unnamed import UnnamedFile
 from stowstore.volumes.volume import Access, Volume
 
@@ -39,26 +32,8 @@ __all__ = ["VolumeFileSystem"]
 #: What one call reads of a file that is copied.
 _STEP: Final = 8 << 20
 
-#: How many names a listing asks for at once, and how many of versions are kept.
-_NAMES: Final = 4096
+#: How many entries of listings of versions are kept.
 _KEPT_ENTRIES: Final = 100_000
-
-
-@frozen
-class _Open:
-    """A volume that paths lead into."""
-
-    top: str
-    volume: ROVolume | RWVolume
-    key: Key
-
-    @property
-    def files(self) -> Files:
-        """Its files; a version is opened again when somebody has closed it."""
-        opened = registry.find(self.key)
-        if opened is not None:
-            return opened.files
-        return self.volume.blocking.open()
 
 
 class VolumeFileSystem(StowBase):
@@ -84,12 +59,8 @@ class VolumeFileSystem(StowBase):
             raise ConfigError(f"access is {access!r}", hint="'ro' reads a version, 'rw' writes a volume")
         super().__init__(query=query, **options)
         self.auto_mkdir = auto_mkdir
-        self._access = Access(access)
-        self._key = key
-        self._volumes: dict[str, _Open] = {}
+        self._volumes = OpenedVolumes(query=query, options=self._options, access=Access(access), key=key)
         self._listings: dict[str, list[dict[str, Any]]] = {}
-        #: The versions that paths without one stand for, by the path of their volume.
-        self._pinned: dict[str, str] = {}
 
     @property
     def fsid(self) -> str:
@@ -97,7 +68,7 @@ class VolumeFileSystem(StowBase):
 
     def version(self, path: str) -> ROVolume | None:
         """The version that is read at a path; of a volume that is written the newest, None before the first."""
-        opened = self._opened(self._parsed(path))
+        opened = self._volumes.opened(self._parsed(path))
         if isinstance(opened.volume, ROVolume):
             return opened.volume
         locator = opened.volume.locator
@@ -105,18 +76,18 @@ class VolumeFileSystem(StowBase):
 
     def commit(self, path: str, message: str | None = None) -> ROVolume:
         """Publishes what was written to the volume at a path as a version; see `RWVolume.commit`."""
-        return self._written(path).blocking.commit(message)
+        return self._volumes.written(self._parsed(path)).blocking.commit(message)
 
     def finalize(self, path: str, message: str | None = None) -> ROVolume:
         """Publishes the volume at a path and closes it; see `RWVolume.finalize`."""
         named = self._parsed(path)
-        version = self._written(path).blocking.finalize(message)
-        self._volumes.pop(named.top, None)
+        version = self._volumes.written(self._parsed(path)).blocking.finalize(message)
+        self._volumes.forget(named)
         return version
 
     def release(self, path: str) -> None:
         """Closes the volume at a path in this process; what is not committed stays in its journal."""
-        opened = self._volumes.pop(self._parsed(path).top, None)
+        opened = self._volumes.forget(self._parsed(path))
         if opened is not None:
             opened.volume.blocking.close()
 
@@ -132,7 +103,7 @@ class VolumeFileSystem(StowBase):
             files = opened.files
             source = files._source()
             found = find(source, encoded(named.path), files._caller, follow=False)
-            return _info(files, str(named), named.path, found)
+            return shown(files, str(named), named.path, found)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What lies in a directory, ascending by name, or a file itself.
@@ -145,10 +116,10 @@ class VolumeFileSystem(StowBase):
             source = files._source()
             here = find(source, encoded(named.path), files._caller)
             if not stat.S_ISDIR(here.mode):
-                return [_info(files, str(named), named.path, here)] if detail else [str(named)]
+                return [shown(files, str(named), named.path, here)] if detail else [str(named)]
             found = self._listings.get(str(named)) if files.read_only else None
             if found is None:
-                found = _listed(files, here.ino, str(named), named.path.rstrip("/"))
+                found = listed(files, here.ino, str(named), named.path.rstrip("/"))
                 if files.read_only:
                     self._keep(str(named), found)
             return [*found] if detail else [info["name"] for info in found]
@@ -163,7 +134,7 @@ class VolumeFileSystem(StowBase):
 
     def ukey(self, path: str) -> str:
         """A text that differs when the file does; of a version it is known without a look."""
-        opened = self._opened(self._parsed(path))
+        opened = self._volumes.opened(self._parsed(path))
         known = opened.volume.index if isinstance(opened.volume, ROVolume) else self.info(path)
         return str(tokenize(known, self._parsed(path).path))
 
@@ -330,7 +301,7 @@ class VolumeFileSystem(StowBase):
 
     def _reading(
         self,
-        opened: _Open,
+        opened: OpenedVolume,
         named: VolumePath,
         block_size: int | None,
         cache_type: str,
@@ -343,7 +314,7 @@ class VolumeFileSystem(StowBase):
         try:
 
             def fetch(start: int, end: int) -> bytes:
-                with _explained(opened):
+                with explained(opened):
                     data: bytes = raw.pread(end - start, start)
                     return data
 
@@ -373,7 +344,7 @@ class VolumeFileSystem(StowBase):
 
         return file.size, pieces()
 
-    def _make_room(self, opened: _Open, named: VolumePath) -> None:
+    def _make_room(self, opened: OpenedVolume, named: VolumePath) -> None:
         """Makes the directory a file is to lie in."""
         above = named.path.rpartition("/")[0]
         if self.auto_mkdir and above and not opened.files.isdir(above):
@@ -389,64 +360,14 @@ class VolumeFileSystem(StowBase):
         return VolumePath.parse(self._strip_protocol(path))
 
     @contextmanager
-    def _at(self, path: str) -> Iterator[tuple[_Open, VolumePath]]:
+    def _at(self, path: str) -> Iterator[tuple[OpenedVolume, VolumePath]]:
         named = self._parsed(path)
-        opened = self._opened(named)
-        with _explained(opened):
+        opened = self._volumes.opened(named)
+        with explained(opened):
             yield opened, named
 
-    def _written(self, path: str) -> RWVolume:
-        volume = self._opened(self._parsed(path)).volume
-        if isinstance(volume, ROVolume):
-            raise ConfigError(
-                f"stowvol://{path} is a version, and versions never change", hint="open its volume with access='rw'"
-            )
-        return volume
-
-    def _opened(self, named: VolumePath) -> _Open:
-        found = self._volumes.get(named.top)
-        if found is None:
-            with _with_credentials_in_mind():
-                volume = self._volume(named)
-                found = _Open(named.top, volume, volume._key())
-                if registry.find(found.key) is None:
-                    volume.blocking.open()
-            found = self._volumes.setdefault(named.top, found)
-        return found
-
-    def _volume(self, named: VolumePath) -> ROVolume | RWVolume:
-        address = VolumeAddress.parse(self._pinned.get(named.top) or named.address(self._query))
-        self._introduce(address.root)
-        if self._access is Access.RW:
-            if address.version is not None:
-                raise ConfigError(
-                    f"stowvol://{named.top} is a version, and versions never change",
-                    hint="leave the version out to write the volume, or fork the version",
-                )
-            try:
-                written: Any = Volume.blocking.at(str(address))
-            except NoSuchVolume:
-                written = Volume.new(address.volume, address.root)
-            found: RWVolume = written
-            return found
-        volume: Any = Volume.blocking.at(str(address))
-        if not isinstance(volume, ROVolume):
-            volume = Volume.blocking.from_locator(volume.index)
-        self._pinned[named.top] = volume.index
-        version: ROVolume = volume
-        return version
-
-    def _introduce(self, root: str) -> None:
-        """Tells this process what the root needs that its URL must not hold."""
-        if not self._options and self._key is None:
-            return
-        root = normal_root(root)
-        options = option_texts(self._options)
-        if dict(registry.options_of(root)) != dict(options) or registry.key_source(root) != self._key:
-            Volume.configure(root, options=options, key=self._key)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.storage_args, self.storage_options, dict(self._pinned))
+        return _rebuilt, (type(self), self.storage_args, self.storage_options, dict(self._volumes.pinned))
 
 
 class _VolumeSink:
@@ -468,79 +389,5 @@ def _rebuilt(
     """A file system in another process, that reads the versions it has read here."""
     # An instance that is there already may have met newer ones.
     made = kind(*args, **{**options, "skip_instance_cache": True})
-    made._pinned.update(pinned)
+    made._volumes.pinned.update(pinned)
     return made
-
-
-def _listed(files: Files, ino: int, name: str, path: str) -> list[dict[str, Any]]:
-    """What lies in a directory."""
-    source = files._source()
-    found: list[dict[str, Any]] = []
-    if files.read_only:
-        found = version_listing(source.snapshot, ino, name)
-    else:
-        handle = source.opendir(ino, files._caller)
-        try:
-            cookie = 0
-            while entries := source.readdirplus(handle, cookie, _NAMES):
-                cookie = entries[-1].cookie
-                found += [
-                    info_of(f"{name}/{as_text(entry.name)}", entry.ino, entry.attributes)
-                    for entry in entries
-                    if entry.attributes is not None and entry.name not in (b".", b"..")
-                ]
-        finally:
-            source.releasedir(handle)
-    for position, info in enumerate(found):
-        if info["islink"]:
-            found[position] = _link_info(files, info, f"{path}{info['name'].removeprefix(name)}")
-    return found
-
-
-def _info(files: Files, name: str, path: str, found: Attributes) -> dict[str, Any]:
-    info = info_of(name, found.ino, found)
-    return _link_info(files, info, path) if info["islink"] else info
-
-
-def _link_info(files: Files, info: dict[str, Any], path: str) -> dict[str, Any]:
-    """What is known of what a link leads to, or of the link where that is nowhere."""
-    try:
-        target = find(files._source(), encoded(path), files._caller)
-    except OSError:
-        info = {**info, "size": 0}
-    else:
-        info = info_of(info["name"], target.ino, target)
-    return {**info, "islink": True, "destination": files.readlink(path)}
-
-
-@contextmanager
-def _with_credentials_in_mind() -> Iterator[None]:
-    """Says what a worker may be missing where a store refuses it."""
-    try:
-        yield
-    except PermissionDenied as error:
-        more = "no credentials travel in a URL or locator: set them where this runs, or give them as storage_options"
-        error.hint = f"{error.hint}; {more}" if error.hint else more
-        raise
-
-
-@contextmanager
-def _explained(opened: _Open) -> Iterator[None]:
-    """Tells a version that has been deleted meanwhile from one that is damaged."""
-    try:
-        yield
-    except (CorruptBlock, NotFound) as error:
-        volume = opened.volume
-        if not isinstance(volume, ROVolume) or isinstance(error, NoSuchVersion):
-            raise
-        name = volume.blocking._newest()
-        try:
-            registry.root(volume.bucket, volume.region).load(name)
-        except NoSuchVersion:
-            raise NoSuchVersion(
-                f"version {name.id} of volume {name.volume!r} was deleted while it was read",
-                op="read",
-                reference=volume.index,
-                hint="read a version that is kept: tag it, or have it pruned when its readers are done",
-            ) from error
-        raise
