@@ -1,0 +1,79 @@
+"""A Dask cluster of worker processes, and the command line run in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from stowstore.cli.app import main
+
+distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+
+
+@frozen
+class Answer:
+    """What a command has answered."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out, self.err
+        return json.loads(self.out)
+
+
+Stow = Callable[..., Answer]
+
+
+@pytest.fixture
+def stow(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stow:
+    """Runs ``stowstore`` in this process."""
+    for name in os.environ:
+        if name.startswith("STOWSTORE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
+
+    def run(*args: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["stowstore", *args])
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(list(args))
+        out, err = capsysbinary.readouterr()
+        assert isinstance(left.value.code, int)
+        return Answer(left.value.code, out.decode(), err.decode())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Any]:
+    """Three worker processes that have no credentials, and a client of their scheduler."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
+        warnings.simplefilter("ignore")
+        for name in os.environ:
+            if name.startswith(("AWS_", "STOWSTORE_")):
+                environment.delenv(name)
+        with (
+            distributed.LocalCluster(
+                n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            ) as local,
+            distributed.Client(local, set_as_default=False) as client,
+        ):
+            client.wait_for_workers(3, timeout=90)
+            yield client
+
+
+@pytest.fixture
+def dask(client: Any) -> str:
+    """The address of the scheduler."""
+    return str(client.scheduler.address)
