@@ -12,6 +12,7 @@ from stowstore.chunks.store import ChunkStore
 from stowstore.config import ContainerPolicy
 from stowstore.locations.registry import load_kind
 from stowstore.versions.address import kind_of_root, normal_root, open_root
+from stowstore.versions.root import Root
 from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.versions.ulid import new_ulid
 
@@ -45,10 +46,22 @@ class RootPlace:
             raise ConfigError("the key itself is not sent to workers", hint="name it, env:NAME or file:PATH")
         return cls(url=url, options=public_options(url, options or {}), key=key)
 
+    @property
+    def session_options(self) -> SessionOptions:
+        """How a process opens what lies in the root: past all caches of its own."""
+        return SessionOptions(key=self.key, memory_cache_bytes=_CACHE_BYTES)
+
+    def open_root(self) -> Root:
+        """Opens the root; its store stays open as long as somebody has it.
+
+        Raises:
+            NoSuchVolume: there is none, as far as this process can see.
+        """
+        return open_root(self.url, options=dict(self.options), containers=ContainerPolicy.NEVER)
+
     def open(self) -> ChunkStore:
-        """Opens the packs past all caches of this process; they stay open as long as somebody has them."""
-        root = open_root(self.url, options=dict(self.options), containers=ContainerPolicy.NEVER)
-        return chunk_store(root, SessionOptions(key=self.key, memory_cache_bytes=_CACHE_BYTES))
+        """Opens its packs."""
+        return chunk_store(self.open_root(), self.session_options)
 
 
 def public_options(url: str, options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

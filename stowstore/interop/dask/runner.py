@@ -29,6 +29,8 @@ _AHEAD: Final = 4
 #: How many places a worker keeps open: those of the jobs it is at, and few of jobs that ended.
 _KEPT_PLACES: Final = 4
 
+_MISSING: Final = ": credentials and keys are not sent to workers, set them in the environment of each"
+
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
@@ -120,9 +122,14 @@ class DaskRunner(Generic[Opened]):
 def run_piece(place: Place[Opened], act: Callable[[Opened, Item], Result], item: Item) -> Result:
     """What a worker runs: one piece, on a place this process opens once."""
     try:
-        return act(_opened(place), item)
+        opened = _opened(place)
     except StoreError as error:
-        _name_worker(error)
+        _explain(error, _MISSING)
+        raise
+    try:
+        return act(opened, item)
+    except StoreError as error:
+        _explain(error, _MISSING if isinstance(error, PermissionDenied) else "")
         raise
 
 
@@ -131,11 +138,9 @@ def _opened(place: Place[Any]) -> Any:
     return place.open()
 
 
-def _name_worker(error: StoreError) -> None:
-    """Says where an error comes from, and what a worker may be missing where a store refuses it."""
-    where = f"this was on the worker {_worker()}"
-    if isinstance(error, (PermissionDenied, ConfigError)):
-        where += ": credentials and keys are not sent to workers, set them in the environment of every worker"
+def _explain(error: StoreError, more: str) -> None:
+    """Says where an error comes from, and what may be missing there."""
+    where = f"this was on the worker {_worker()}{more}"
     error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
