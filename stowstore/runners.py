@@ -6,13 +6,16 @@ a small result.  What it works on is opened where it runs: a `Place` says what, 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Cluster", "Place", "Runner", "ThreadRunner"]
+from datastore.errors import ConfigError
+
+__all__ = ["Cluster", "Place", "Runner", "ThreadRunner", "require_same_directory"]
 
 Opened = TypeVar("Opened")
 Opened_co = TypeVar("Opened_co", covariant=True)
@@ -88,3 +91,19 @@ class ThreadRunner(Generic[Opened]):
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def require_same_directory(path: str, ino: int, mtime_ns: int) -> None:
+    """Refuses a directory that is not the one the client sees under this path.
+
+    Raises:
+        ConfigError: it is not there, or another one.
+    """
+    hint = "workers need the directory under the same path: share its file system, or use local workers"
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ConfigError(f"a worker cannot see {path}: {error.strerror}", hint=hint) from error
+    # Some network file systems number inodes on each machine, and times may be seen late: either tells.
+    if status.st_ino != ino and status.st_mtime_ns != mtime_ns:
+        raise ConfigError(f"a worker sees another directory at {path}", hint=hint)

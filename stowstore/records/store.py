@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
@@ -36,6 +36,9 @@ from stowstore.records.scanning import DigestCache, scan
 from stowstore.records.searching import Criteria, candidates, search
 from stowstore.records.sending import Sender
 from stowstore.records.verifying import Verification, has_all, verify
+
+if TYPE_CHECKING:
+    from stowstore.records.sending_spread import Spread
 
 __all__ = ["Receipt", "RecordStore", "fetch"]
 
@@ -77,7 +80,7 @@ class RecordStore:
 
     ``placement`` None takes what the base says, plain for a new one.  ``grace`` is how long objects nobody needs any
     more stay for those who read an older manifest; it must be longer than any upload.  ``index`` is told of all that
-    is committed, retrieved and deleted.
+    is committed, retrieved and deleted.  ``spread`` has the workers that send files, threads of this process without.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class RecordStore:
         progress: Progress | None = None,
         address: str | None = None,
         owns_store: bool = False,
+        spread: Spread | None = None,
     ) -> None:
         self.store = store
         self.base = base if isinstance(base, DataReference) else DataReference(base)
@@ -105,6 +109,7 @@ class RecordStore:
         self._progress = progress
         self._address = address
         self._owns_store = owns_store
+        self._spread = spread
         self._grace_ns = int(grace.total_seconds() * 1e9)
         self.layout = Layout(self.base, store.capabilities(self.base).max_key_bytes)
         self.manifests = Manifests(store, self.layout, parallel=parallel, grace_ns=self._grace_ns)
@@ -163,6 +168,7 @@ class RecordStore:
             parallel=self.parallel,
             cache=self._cache,
             progress=self._progress,
+            spread=self._spread,
         )
 
         def build(before: Manifest | None) -> Manifest:

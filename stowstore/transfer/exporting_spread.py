@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 from attrs import frozen
 
 from stowstore.namespace.filesystem import FileSystem
-from stowstore.runners import Cluster
+from stowstore.runners import Cluster, require_same_directory
 from stowstore.transfer.exporting import Exporter, Item, open_destination, walk_files
-from stowstore.transfer.import_pieces import require_same_directory
 from stowstore.transfer.progress import Progress, TransferReport
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.places import RootPlace

@@ -8,12 +8,13 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
-from datastore.errors import ConfigError, StoreError
+from datastore.errors import StoreError
 from datastore.reference import DataReference
 from stowstore.chunks.block import BLOCK_BYTES, BlockRef
 from stowstore.chunks.store import ChunkStore
 from stowstore.chunks.writer import BlockWriter, KnownBlocks, PendingBlock
 from stowstore.index.records import Extent, pack_extents
+from stowstore.runners import require_same_directory
 from stowstore.transfer.import_notes import write_note
 from stowstore.transfer.importing import SMALL_BYTES, data_stretches
 from stowstore.versions.places import RootPlace
@@ -24,7 +25,6 @@ __all__ = [
     "ImportPlace",
     "ImportTask",
     "StoredPiece",
-    "require_same_directory",
     "store_pieces",
     "unpack_note",
 ]
@@ -103,22 +103,6 @@ def store_pieces(desk: ImportDesk, task: ImportTask) -> list[StoredPiece]:
     if noted:
         write_note(desk.chunks.store, desk.notes, noted)
     return stored
-
-
-def require_same_directory(path: str, ino: int, mtime_ns: int) -> None:
-    """Refuses a directory that is not the one the client sees under this path.
-
-    Raises:
-        ConfigError: it is not there, or another one.
-    """
-    hint = "workers need the directory under the same path: share its file system, or use local workers"
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise ConfigError(f"a worker cannot see {path}: {error.strerror}", hint=hint) from error
-    # Some network file systems number inodes on each machine, and times may be seen late: either tells.
-    if status.st_ino != ino and status.st_mtime_ns != mtime_ns:
-        raise ConfigError(f"a worker sees another directory at {path}", hint=hint)
 
 
 def pack_note(found: StoredPiece) -> bytes:
