@@ -128,8 +128,11 @@ class Sender:
 
     def _unchanged(self, entry: Found, known: Mapping[str, tuple[Stamp, str]]) -> RecordFile | None:
         """The entry as the store has it, if nothing has to be read to know that."""
+        if entry.kind is FileKind.LINK:
+            # A link has no mode of its own, and manifests none for it.
+            return RecordFile(path=entry.path, kind=entry.kind, target=entry.target)
         if entry.kind is not FileKind.FILE:
-            return RecordFile(path=entry.path, kind=entry.kind, mode=entry.mode, target=entry.target)
+            return RecordFile(path=entry.path, kind=entry.kind, mode=entry.mode)
         before = self._before.get(entry.path)
         stamp, digest = known.get(entry.path, (None, ""))
         if before is None or stamp != entry.stamp or before.sha256 != digest or before.size != entry.stamp.size:
