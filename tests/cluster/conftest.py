@@ -65,7 +65,7 @@ def client() -> Iterator[Any]:
                 environment.delenv(name)
         with (
             distributed.LocalCluster(
-                n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+                n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
             ) as local,
             distributed.Client(local, set_as_default=False) as client,
         ):

@@ -75,7 +75,7 @@ def _local_cluster(distributed: Any, workers: int) -> Iterator[str]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             memory_limit=0,
             local_directory=directory,
             silence_logs=logging.ERROR,

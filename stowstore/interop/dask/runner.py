@@ -94,12 +94,13 @@ class DaskRunner(Generic[Opened]):
             if future.done() or self._client.status in ("closing", "closed"):
                 break
         try:
-            # Of a client that is closed nothing comes any more.
-            failure = future.exception(timeout=_ANSWER_SECONDS)
+            if future.status == "finished":
+                return future.result(timeout=_ANSWER_SECONDS)
+            failure = future.exception(timeout=_ANSWER_SECONDS) if future.status == "error" else None
         except (OSError, *_CANCELLED) as error:
             self._lost(error)
         if failure is None:
-            return future.result()
+            self._lost(ConnectionError(f"a piece of the work is {future.status}"))
         if isinstance(failure, KilledWorker):
             raise ClusterFailed(
                 "a piece of the work ended one worker after the other, and was given up",
