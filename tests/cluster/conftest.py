@@ -34,6 +34,8 @@ class Answer:
 
 Stow = Callable[..., Answer]
 
+TASK_FILES = 100
+
 
 @pytest.fixture
 def stow(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stow:
@@ -53,6 +55,14 @@ def stow(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyP
         return Answer(left.value.code, out.decode(), err.decode())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks so small that little makes many of them."""
+    for job in ("transfer.importing", "transfer.exporting", "records.sending"):
+        monkeypatch.setattr(f"stowstore.{job}_spread._TASK_FILES", TASK_FILES)
+    monkeypatch.setattr("stowstore.transfer.importing_spread._PART_BYTES", 8 << 20)
 
 
 @pytest.fixture(scope="session")
