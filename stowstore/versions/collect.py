@@ -245,7 +245,7 @@ class _Run:
     def judge_again(self, first: _Judgement, settle: float | None, sleep: Callable[[float], None]) -> _Judgement:
         """The second look, after every lease of now has been renewed or has run out."""
         if settle is None:
-            ends = (lease.record.expires - self._now() for lease in first.survey.leases)
+            ends = (lease.record.expires - self._now() for lease in first.survey.leases if lease.is_of_writer)
             settle = max(DEFAULT_LEASE_SECONDS, *ends, 0.0) + LEASE_MARGIN
         sleep(settle)
         self._fence(first.survey)

@@ -305,6 +305,11 @@ class HeldLease:
     reference: DataReference
     record: LeaseRecord
 
+    @property
+    def is_of_writer(self) -> bool:
+        """Whether somebody may publish under it; what an interrupted import leaves only keeps what it has put."""
+        return not self.volume.startswith("_")
+
 
 @frozen(kw_only=True)
 class Survey:

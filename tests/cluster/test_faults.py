@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from datastore.errors import ConfigError
+from stowstore.chunks.block import PackKind
 from stowstore.config import ContainerPolicy
 from stowstore.interop.dask import ClusterFailed, DaskCluster, connect
 from stowstore.runners import Place, Runner
@@ -166,11 +167,16 @@ def test_an_import_goes_on_where_one_was_interrupted(client: Any, place: RootPla
     with pytest.raises(KeyboardInterrupt):
         _import(place, tree, cluster, _Once(stop))
     root = place.open_root()
+    waits: list[float] = []
     with root.store, place.open() as chunks:
         assert not root.has_volume("data")
-        done = collect(root, chunks, grace=0.0, settle=0.0, dry_run=False, force=True)
-        assert (0, 0) == (done.deleted, len(done.garbage))
-        assert 0 < len(done.young)
+        root.store.write_bytes(chunks.pack_reference(PackKind.DATA, bytes(16)), b"a pack older than all")
+        os.utime(tmp_path / "root" / "packs" / "00" / bytes(16).hex(), (1, 1))
+        done = collect(root, chunks, grace=0.0, dry_run=False, force=True, sleep=waits.append)
+    assert 1 == done.deleted == len(done.garbage)
+    assert 0 < len(done.young)
+    # Nobody waits for the lease that an import leaves.
+    assert 0 < max(waits) < 3600
     cluster.pieces = 0
     assert FILES == _import(place, tree, cluster).files
     assert 0 <= cluster.pieces <= FILES - TASK_FILES
