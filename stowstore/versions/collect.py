@@ -50,7 +50,7 @@ DAY: Final = 86400.0
 #: How much of a root may go without being forced.
 _MAX_SHARE = 0.2
 
-#: How long the lists of earlier collections are kept, seconds.
+#: How long the lists of earlier collections, and notes of imports, are kept, seconds.
 _KEEP_LISTS = 30 * DAY
 
 _BATCH = 1000
@@ -350,10 +350,12 @@ class _Run:
                 self.root.store.delete(lease.reference)
 
     def _old_lists(self) -> list[DataReference]:
+        """Lists of earlier collections, and notes of imports nobody has gone on with."""
         limit = self._now() - _KEEP_LISTS
         return [
             entry.reference
-            for entry in self.root.store.walk(self.root.base.join("garbage"), directory=True)
+            for area in ("garbage", "imports")
+            for entry in self.root.store.walk(self.root.base.join(area), directory=True)
             if is_ulid(name := entry.reference.name.removesuffix(".json")) and ulid_seconds(name) < limit
         ]
 

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,20 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def client() -> Iterator[Any]:
     """Three worker processes that have no credentials, and a client of their scheduler."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
+    with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
-        for name in os.environ:
-            if name.startswith(("AWS_", "STOWSTORE_")):
-                environment.delenv(name)
-        with (
-            distributed.LocalCluster(
-                n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
-            ) as local,
-            distributed.Client(local, set_as_default=False) as client,
-        ):
+        with pytest.MonkeyPatch.context() as environment:
+            for name in os.environ:
+                if name.startswith("AWS_"):
+                    environment.delenv(name)
+            local = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
+                )
+            )
+            client = stack.enter_context(distributed.Client(local, set_as_default=False))
             client.wait_for_workers(3, timeout=90)
-            yield client
+        yield client
 
 
 @pytest.fixture

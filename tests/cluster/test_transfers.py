@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,20 @@ def test_an_export_writes_the_same_tree(stow: Stow, root: str, dask: str, tree: 
     assert snapshot(tree) == snapshot(tmp_path / "spread")
     # The two, the link and the fifo, and the second name.
     assert (5, spread.json["files"] - 5) == (again.json["files"], again.json["unchanged"])
+
+
+def test_workers_find_the_key_of_an_encrypted_root(stow: Stow, dask: str, tmp_path: Path) -> None:
+    """By the file that has it: import, check and export are as ever, and nothing lies there in the clear."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        (source / f"{number}").write_bytes(b"in the clear" * 1000)
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(32))
+    root, more = f"file://{tmp_path}/safe", ("--key", f"file:{key}")
+    assert 0 == stow("volume", "create", f"{root}#data", "--encrypt", *more).status
+    assert 0 == stow("volume", "import", str(source), f"{root}#data", "--dask", dask, *more).status
+    assert 0 == stow("volume", "check", root, "--depth", "data", "--dask", dask, *more).status
+    assert 0 == stow("volume", "export", f"{root}#data", str(tmp_path / "out"), "--dask", dask, *more).status
+    assert snapshot(source) == snapshot(tmp_path / "out")
+    assert not [path for path in (tmp_path / "safe").rglob("*") if path.is_file() and b"clear" in path.read_bytes()]
