@@ -22,6 +22,8 @@ from stowstore.config import ContainerPolicy
 from stowstore.durations import parse_duration
 from stowstore.records import DigestCache, RecordIndex, RecordStore, TransferState
 from stowstore.records.opening import open_records
+from stowstore.records.sending_spread import RecordsPlace, Spread
+from stowstore.runners import Cluster
 
 __all__ = [
     "Moment",
@@ -77,7 +79,13 @@ class Records:
 
     @contextmanager
     def open(
-        self, root: str, *, create: bool = False, grace: timedelta | None = None, indexed: bool = True
+        self,
+        root: str,
+        *,
+        create: bool = False,
+        grace: timedelta | None = None,
+        indexed: bool = True,
+        cluster: Cluster | None = None,
     ) -> Iterator[RecordStore]:
         """The records below a URL, with their local index; progress is shown where somebody sees it."""
         more: dict[str, Any] = {} if grace is None else {"grace": grace}
@@ -92,6 +100,7 @@ class Records:
                 cache=DigestCache(),
                 index=index,
                 progress=lambda state: say(_state_text(state)),
+                spread=None if cluster is None else Spread(cluster, RecordsPlace.of(root, self.options)),
                 **more,
             )
             yield stack.enter_context(store)

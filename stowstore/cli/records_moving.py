@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from stowstore.cli.dask import cluster_at, dask_option
 from stowstore.cli.output import echo_json, json_option, size_text
 from stowstore.cli.records_access import (
     Records,
@@ -30,14 +31,22 @@ __all__ = ["export", "pull", "push"]
 )
 @related_option
 @skip_missing_option
+@dask_option
 @json_option
 @record_command
 def push(
-    records: Records, root: str, directories: tuple[Path, ...], related: str, skip_missing: bool, as_json: bool
+    records: Records,
+    root: str,
+    directories: tuple[Path, ...],
+    related: str,
+    skip_missing: bool,
+    dask: str | None,
+    as_json: bool,
 ) -> None:
     """Bring the records in DIRECTORY... into ROOT; only what has changed is sent. An interrupted push goes on.
 
-    Related records are looked for among the records below the given directories, then in the index.
+    Related records are looked for among the records below the given directories, then in the index. With --dask workers
+    send the files: they have to see each DIRECTORY under the same path.
 
     \b
     Examples:
@@ -45,7 +54,7 @@ def push(
       stowstore record push s3://bucket/runs ./run --related all --skip-missing
     """
     receipts: list[Receipt] = []
-    with records.open(root, create=True) as store:
+    with cluster_at(dask) as cluster, records.open(root, create=True, cluster=cluster) as store:
         assert store.index is not None
         known: dict[str, Path] = {}
         for directory in directories:

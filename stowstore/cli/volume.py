@@ -118,7 +118,18 @@ def _positionals(args: list[str]) -> Iterator[str]:
 #: The options of the verbs below that are followed by a value.
 _WITH_VALUES: Final = frozenset(
     {
-        *("--conflicts", "--filter", "--format", "--from", "--key", "--limit", "--message", "--option", "--root"),
+        *(
+            "--conflicts",
+            "--dask",
+            "--filter",
+            "--format",
+            "--from",
+            "--key",
+            "--limit",
+            "--message",
+            "--option",
+            "--root",
+        ),
         *("--size", "--tag", "--type", "-m", "-n", "-o"),
     }
 )

@@ -21,6 +21,7 @@ from stowstore.config import ContainerPolicy
 from stowstore.versions.address import VolumeAddress, normal_root, open_root
 from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.manifest import VersionName
+from stowstore.versions.places import RootPlace
 from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session, SessionOptions, chunk_store
 from stowstore.wording import printable
@@ -100,6 +101,10 @@ class Access:
             )
             self._stack.callback(found.store.close)
         return found
+
+    def place(self, url: str) -> RootPlace:
+        """The root at a URL, or of a volume of this host, as workers open it."""
+        return RootPlace.of(url if "://" in url else _registered(url).root, self._options, self._key)
 
     def root_of(self, address: VolumeAddress) -> Root:
         """The root a volume lies in."""

@@ -12,6 +12,7 @@ import click
 
 from datastore.errors import ConfigError
 from stowstore.chunks.encryption import Encryption
+from stowstore.cli.dask import cluster_at, dask_option
 from stowstore.cli.output import echo_json, json_option, size_text
 from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, VolumePath, printable, volume_command
@@ -22,10 +23,13 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer import (
     TransferReport,
     export_directory,
+    export_spread,
     export_tar,
     import_directory,
+    import_spread,
     import_tar,
 )
+from stowstore.transfer.import_notes import ImportNotes
 from stowstore.transfer.paths import attributes_or_none, find, make_directories, parts_of
 from stowstore.versions.errors import RootInUse
 from stowstore.versions.root import RootFormat
@@ -109,13 +113,19 @@ def create(
 @click.argument("volume")
 @_message
 @_parallel
+@dask_option
 @json_option
 @volume_command
-def import_(access: Access, source: Path, volume: str, message: str | None, parallel: int, as_json: bool) -> None:
+def import_(
+    access: Access, source: Path, volume: str, message: str | None, parallel: int, dask: str | None, as_json: bool
+) -> None:
     """Bring a directory, or a tar stream on standard input (-), into VOLUME[:/path] and commit.
 
     What is in the volume already and has not changed is left as it is; what fails leaves the volume as it was. Files
     that cannot be read are left out, told, and make the status 1.
+
+    With --dask workers read the files: they have to see DIRECTORY under the same path. An import that was interrupted
+    is gone on with by the next one within a day.
 
     \b
     Examples:
@@ -123,17 +133,27 @@ def import_(access: Access, source: Path, volume: str, message: str | None, para
       tar c src | stowstore volume import - file:///data/root#training:/src
     """
     place = VolumePath.parse(volume)
-    with access.writing(place.address) as session:
+    if dask is not None and str(source) == "-":
+        raise click.UsageError("a stream has one reader: --dask imports directories")
+    with cluster_at(dask) as cluster, access.writing(place.address) as session:
+        notes = None if cluster is None else ImportNotes(session.root, session.volume)
         with status_line("importing") as say:
 
             def tell(report: TransferReport) -> None:
                 say(f"imported {report.files} files, {size_text(report.bytes)}")
 
-            if str(source) == "-":
+            if cluster is not None and notes is not None:
+                worked_on = access.place(place.address.root)
+                report = import_spread(
+                    session.files, source, place.path, cluster=cluster, root=worked_on, notes=notes, on_progress=tell
+                )
+            elif str(source) == "-":
                 report = import_tar(session.files, sys.stdin.buffer, place.path, on_progress=tell)
             else:
                 report = import_directory(session.files, source, place.path, parallel=parallel, on_progress=tell)
         version = _commit(session, message)
+        if notes is not None:
+            notes.end()
     _finish("imported", report, as_json=as_json, version=version)
 
 
@@ -141,10 +161,14 @@ def import_(access: Access, source: Path, volume: str, message: str | None, para
 @click.argument("volume")
 @click.argument("destination", metavar="DIRECTORY|-", type=click.Path(path_type=Path, allow_dash=True))
 @_parallel
+@dask_option
 @json_option
 @volume_command
-def export(access: Access, volume: str, destination: Path, parallel: int, as_json: bool) -> None:
+def export(access: Access, volume: str, destination: Path, parallel: int, dask: str | None, as_json: bool) -> None:
     """Write a version, or VOLUME:/path of it, into a directory, or as a tar stream to standard output (-).
+
+    With --dask workers write the files: they have to see DIRECTORY under the same path. What an earlier export has
+    written whole is left as it is.
 
     \b
     Examples:
@@ -155,7 +179,13 @@ def export(access: Access, volume: str, destination: Path, parallel: int, as_jso
     to_stream = str(destination) == "-"
     if to_stream and as_json:
         raise click.UsageError("standard output is the tar stream: --json has no place there")
-    with access.reading(place.address) as session, status_line("exporting") as say:
+    if dask is not None and to_stream:
+        raise click.UsageError("a stream has one writer: --dask exports into directories")
+    with (
+        cluster_at(dask) as cluster,
+        access.reading(place.address) as session,
+        status_line("exporting") as say,
+    ):
 
         def tell(report: TransferReport) -> None:
             say(f"exported {report.files} files, {size_text(report.bytes)}")
@@ -163,6 +193,17 @@ def export(access: Access, volume: str, destination: Path, parallel: int, as_jso
         if to_stream:
             report = export_tar(session.files, sys.stdout.buffer, place.path, on_progress=tell)
             sys.stdout.buffer.flush()
+        elif cluster is not None:
+            assert session.base is not None
+            report = export_spread(
+                session.files,
+                destination,
+                place.path,
+                cluster=cluster,
+                root=access.place(place.address.root),
+                version=session.base.name,
+                on_progress=tell,
+            )
         else:
             report = export_directory(session.files, destination, place.path, parallel=parallel, on_progress=tell)
     _finish("exported", report, as_json=as_json)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from datastore.errors import ConfigError
+from stowstore.cli.dask import cluster_at, dask_option
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
 from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, printable, volume_command
@@ -128,6 +129,7 @@ def prune(
     help="A pack is sparse when less of it is needed.",
 )
 @_yes
+@dask_option
 @json_option
 @volume_command
 def gc(
@@ -139,6 +141,7 @@ def gc(
     rewrite: bool,
     below: int,
     yes: bool,
+    dask: str | None,
     as_json: bool,
 ) -> None:
     """Delete the packs of a ROOT that no version needs. Without --yes it only tells what would go.
@@ -159,7 +162,7 @@ def gc(
         raise click.UsageError(f"{root} is a volume: give the root, {root.partition('#')[0]}")
     opened = access.root(root)
     rewritten = Rewriting()
-    with access.chunks(opened) as chunks, _steps("looking") as tell:
+    with cluster_at(dask) as cluster, access.chunks(opened) as chunks, _steps("looking") as tell:
         if rewrite:
             rewritten = rewrite_sparse(opened, chunks, below=below / 100, dry_run=not yes, on_progress=tell)
         report = collect(
@@ -171,6 +174,7 @@ def gc(
             settle=settle,
             rewrite_below=below / 100,
             on_progress=tell,
+            runner=None if cluster is None else cluster.at(access.place(root)),
         )
     if as_json:
         echo_json(
@@ -228,13 +232,15 @@ def gc(
 @click.command()
 @click.argument("where", metavar="ROOT|VOLUME")
 @click.option("--depth", type=_depth, default="existence", show_default=True, help="How deep to look.")
+@dask_option
 @json_option
 @volume_command
-def check(access: Access, where: str, depth: str, as_json: bool) -> None:
+def check(access: Access, where: str, depth: str, dask: str | None, as_json: bool) -> None:
     """Look for damage in a version, in all versions of a volume (VOLUME@VERSION leaves them out), or in a ROOT.
 
     Every reference, manifest and record is read (structure), also that every pack is there (existence), also every
-    byte (data). What is damaged is told with the paths it hurts. Exit status 1 when anything is.
+    byte (data). What is damaged is told with the paths it hurts. Exit status 1 when anything is. With --dask workers
+    read the bytes.
 
     \b
     Examples:
@@ -243,7 +249,7 @@ def check(access: Access, where: str, depth: str, as_json: bool) -> None:
     """
     address = access.address(where) if "#" in where else None
     root = access.root(where) if address is None else access.root_of(address)
-    with access.chunks(root) as chunks, _steps("checking") as tell:
+    with cluster_at(dask) as cluster, access.chunks(root) as chunks, _steps("checking") as tell:
         report = check_root(
             root,
             chunks,
@@ -251,6 +257,7 @@ def check(access: Access, where: str, depth: str, as_json: bool) -> None:
             None if address is None else address.version,
             depth=CheckDepth[depth.upper()],
             on_progress=tell,
+            runner=None if cluster is None else cluster.at(access.place(where if address is None else address.root)),
         )
     if as_json:
         echo_json(

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from stowstore.chunks.block import BlockRef
-from stowstore.index.records import Extent, pack_extents
+from stowstore.index.records import INLINE_EXTENTS, Extent, pack_extents
 from stowstore.namespace.attributes import kept_time
 from stowstore.namespace.committing import CommitOperations
 from stowstore.namespace.errors import posix_error
+from stowstore.namespace.extent_pieces import Piece
+from stowstore.namespace.extents import ExtentMap
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.permissions import ROOT
 
@@ -24,7 +26,8 @@ _BATCH: Final = 256
 class LoadedFile(NamedTuple):
     """A regular file to be made: permission bits, owner, times in nanoseconds, and its one block.
 
-    Without a block its ``size`` bytes are a hole.
+    A file of several has none, but ``extents``, ascending and none across a window of 4 MiB.  Without either its
+    ``size`` bytes are a hole.
     """
 
     name: bytes
@@ -35,6 +38,7 @@ class LoadedFile(NamedTuple):
     mtime_ns: int
     size: int
     block: BlockRef | None
+    extents: tuple[Extent, ...] = ()
 
 
 class LoadOperations(CommitOperations):
@@ -68,7 +72,11 @@ class LoadOperations(CommitOperations):
             raise posix_error(errno.EISDIR, "a directory is in the way")
         usage = self._usage
         usage.require_inode()
-        allocated = 0 if file.block is None else file.size
+        extents = file.extents
+        if extents:
+            allocated = sum(extent.length for extent in extents)
+        else:
+            allocated = 0 if file.block is None else file.size
         given_back = 0 if replaced is None or replaced.nlink > 1 or replaced.opens else replaced.allocated
         if not usage.has_room_for(allocated - given_back):
             raise usage.full()
@@ -78,7 +86,14 @@ class LoadOperations(CommitOperations):
         node.size = file.size
         node.atime = kept_time(file.atime_ns)
         node.mtime = kept_time(file.mtime_ns)
-        if file.block is not None:
+        if extents:
+            if len(extents) <= INLINE_EXTENTS:
+                node.packed = pack_extents(extents)
+            else:
+                node.extents = ExtentMap(Piece(*extent) for extent in extents)
+            node.allocated = allocated
+            usage.used_bytes += allocated
+        elif file.block is not None:
             node.packed = pack_extents((Extent(0, file.size, 0, file.block),))
             node.allocated = allocated
             usage.used_bytes += allocated

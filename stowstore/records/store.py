@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from attrs import evolve, frozen
 
@@ -33,6 +33,9 @@ from stowstore.records.reading import RecordLike, RecordReader, directory_of
 from stowstore.records.scanning import DigestCache, scan
 from stowstore.records.sending import Sender
 from stowstore.records.verifying import has_all
+
+if TYPE_CHECKING:
+    from stowstore.records.sending_spread import Spread
 
 __all__ = ["Receipt", "RecordStore", "fetch"]
 
@@ -73,7 +76,7 @@ class RecordStore(RecordReader):
 
     ``placement`` None takes what the base says, plain for a new one.  ``grace`` is how long objects nobody needs any
     more stay for those who read an older manifest; it must be longer than any upload.  ``index`` is told of all that
-    is committed, retrieved and deleted.
+    is committed, retrieved and deleted.  ``spread`` has the workers that send files, threads of this process without.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RecordStore(RecordReader):
         progress: Progress | None = None,
         address: str | None = None,
         owns_store: bool = False,
+        spread: Spread | None = None,
     ) -> None:
         grace_ns = int(grace.total_seconds() * 1e9)
         super().__init__(
@@ -104,6 +108,7 @@ class RecordStore(RecordReader):
         self.grace = grace
         self._placement = placement
         self._owns_store = owns_store
+        self._spread = spread
         self._description: BaseDescription | None = None
 
     # Where things are.
@@ -150,6 +155,7 @@ class RecordStore(RecordReader):
             parallel=self.parallel,
             cache=self._cache,
             progress=self._progress,
+            spread=self._spread,
         )
 
         def build(before: Manifest | None) -> Manifest:

@@ -18,14 +18,16 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.paths import entries, find
 from stowstore.transfer.progress import Progress, TransferReport
 
-__all__ = ["export_directory", "export_tar"]
+__all__ = ["Exporter", "Item", "export_directory", "export_tar", "open_destination", "walk_files"]
 
 _PIECE: Final = 4 << 20
 _AHEAD: Final = 512
 _TELL_EVERY: Final = 500
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
+    """Something of a version, with its path below what is exported."""
+
     path: bytes
     attributes: Attributes
 
@@ -47,16 +49,12 @@ def export_directory(
         OSError: the path is not in the volume, or the destination cannot be written; what was written stays.
     """
     report = TransferReport()
-    root = os.fsencode(os.fspath(destination))
-    os.makedirs(root, exist_ok=True)
-    top = find(files, source)
-    if not stat.S_ISDIR(top.mode):
-        raise NotADirectoryError(errno.ENOTDIR, "only directories are exported", os.fsdecode(source))
-    exporter = _Exporter(files, root, report)
-    directories: list[_Item] = []
+    root, top = open_destination(files, destination, source)
+    exporter = Exporter(files, root, report)
+    directories: list[Item] = []
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-export") as pool:
         running: set[Future[None]] = set()
-        for item in _walk(files, top.ino):
+        for item in walk_files(files, top):
             if stat.S_ISDIR(item.attributes.mode):
                 exporter.make_directory(item)
                 directories.append(item)
@@ -83,7 +81,7 @@ def export_tar(
     report = TransferReport()
     linked: dict[int, str] = {}
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:
-        for item in _walk(files, find(files, source).ino):
+        for item in walk_files(files, find(files, source).ino):
             _add_to_tar(files, archive, item, linked, report)
             if on_progress is not None and (report.files + report.directories) % _TELL_EVERY == 0:
                 on_progress(report)
@@ -92,7 +90,21 @@ def export_tar(
     return report
 
 
-def _walk(files: FileSystem, top: int) -> Iterator[_Item]:
+def open_destination(files: FileSystem, destination: str | os.PathLike[str], source: str | bytes) -> tuple[bytes, int]:
+    """Makes the directory that is exported into; returns its path, and the inode of what is exported.
+
+    Raises:
+        OSError: the path is not in the volume or no directory, or the destination cannot be made.
+    """
+    root = os.fsencode(os.fspath(destination))
+    os.makedirs(root, exist_ok=True)
+    top = find(files, source)
+    if not stat.S_ISDIR(top.mode):
+        raise NotADirectoryError(errno.ENOTDIR, "only directories are exported", os.fsdecode(source))
+    return root, top.ino
+
+
+def walk_files(files: FileSystem, top: int) -> Iterator[Item]:
     """Everything below a directory, each directory followed by what lies in it, names ascending.
 
     The order matters to tar, which sets a directory's times when the members leave it.
@@ -105,7 +117,7 @@ def _walk(files: FileSystem, top: int) -> Iterator[_Item]:
             waiting.pop()
         elif entry.attributes is not None:
             child = path + b"/" + entry.name if path else entry.name
-            yield _Item(child, entry.attributes)
+            yield Item(child, entry.attributes)
             if stat.S_ISDIR(entry.attributes.mode):
                 waiting.append((child, entries(files, entry.ino)))
 
@@ -117,7 +129,7 @@ def _collect(running: set[Future[None]]) -> set[Future[None]]:
     return running
 
 
-class _Exporter:
+class Exporter:
     """Writes items below a directory; used by several threads."""
 
     def __init__(self, files: FileSystem, root: bytes, report: TransferReport) -> None:
@@ -128,7 +140,7 @@ class _Exporter:
         self._first: dict[int, bytes] = {}
         self._links: list[tuple[bytes, bytes]] = []
 
-    def make_directory(self, item: _Item) -> None:
+    def make_directory(self, item: Item) -> None:
         path = self._path(item.path)
         try:
             os.mkdir(path, 0o700)
@@ -138,9 +150,10 @@ class _Exporter:
                 os.mkdir(path, 0o700)
         self._report.directories += 1
 
-    def write(self, item: _Item) -> None:
+    def write(self, item: Item) -> None:
+        """Writes what is no directory; a further name of a file waits for `link`."""
         attributes, path = item.attributes, self._path(item.path)
-        if attributes.nlink > 1 and not self._is_first(item):
+        if attributes.nlink > 1 and not self.is_first(item):
             return
         _remove(path)
         written = 0
@@ -166,16 +179,32 @@ class _Exporter:
             os.link(known, path, follow_symlinks=False)
             self._report.files += 1
 
-    def finish_directory(self, item: _Item) -> None:
+    def finish_directory(self, item: Item) -> None:
         _restore(self._path(item.path), item.attributes)
 
-    def _is_first(self, item: _Item) -> bool:
+    def is_first(self, item: Item) -> bool:
+        """Whether an item is the first name of its file; of further ones a note is taken."""
         path = self._path(item.path)
         with self._lock:
             first = self._first.setdefault(item.attributes.ino, path)
             if first != path:
                 self._links.append((first, path))
             return first == path
+
+    def is_there(self, item: Item) -> bool:
+        """Whether a file has been exported whole: it gets its time when it is."""
+        attributes = item.attributes
+        try:
+            found = os.lstat(self._path(item.path))
+        except FileNotFoundError:
+            return False
+        same = (found.st_mode, found.st_size, found.st_mtime_ns) == (
+            attributes.mode,
+            attributes.size,
+            attributes.mtime_ns,
+        )
+        owned = os.geteuid() != 0 or (found.st_uid, found.st_gid) == (attributes.uid, attributes.gid)
+        return stat.S_ISREG(attributes.mode) and same and owned
 
     def _copy(self, attributes: Attributes, path: bytes) -> int:
         handle = self._files.open(attributes.ino, os.O_RDONLY, ROOT)
@@ -197,7 +226,7 @@ class _Exporter:
             self._files.release(handle)
         return written
 
-    def _skip(self, item: _Item, error: OSError) -> None:
+    def _skip(self, item: Item, error: OSError) -> None:
         with self._lock:
             self._report.skipped.append((os.fsdecode(item.path), error.strerror or str(error)))
 
@@ -235,7 +264,7 @@ def _stretches(files: FileSystem, handle: int, size: int) -> Iterator[tuple[int,
 
 
 def _add_to_tar(
-    files: FileSystem, archive: tarfile.TarFile, item: _Item, linked: dict[int, str], report: TransferReport
+    files: FileSystem, archive: tarfile.TarFile, item: Item, linked: dict[int, str], report: TransferReport
 ) -> None:
     attributes = item.attributes
     member = tarfile.TarInfo(os.fsdecode(item.path))

@@ -25,10 +25,10 @@ from stowstore.transfer.loading import FileLoader
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
 
-__all__ = ["import_directory"]
+__all__ = ["SMALL_BYTES", "Found", "Importer", "data_stretches", "import_directory", "walk_directory"]
 
 #: Files up to this size are read whole by the threads; larger ones are streamed by the writing thread.
-_SMALL: Final = 1 << 20
+SMALL_BYTES: Final = 1 << 20
 _PIECE: Final = 4 << 20
 _TELL_EVERY: Final = 500
 
@@ -40,7 +40,7 @@ _BATCHES_AHEAD: Final = 16
 _WRITE = os.O_WRONLY | os.O_TRUNC
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """A file below the directory that is imported; ``names`` is its path from there."""
 
     path: str
@@ -50,7 +50,7 @@ class _Found(NamedTuple):
 class _Read(NamedTuple):
     """What a file is, and what is in a small one; or why neither can be read."""
 
-    found: _Found
+    found: Found
     status: os.stat_result | None
     content: bytes | None
     failure: OSError | None
@@ -77,9 +77,9 @@ def import_directory(
     if not os.path.isdir(root):
         raise NotADirectoryError(errno.ENOTDIR, "only directories are imported", root)
     report = TransferReport()
-    importer = _Importer(files, make_directories(files, target), report)
+    importer = Importer(files, make_directories(files, target), report)
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-import") as pool:
-        for found, status, content, failure in _read_ahead(pool, _walk(root, report)):
+        for found, status, content, failure in _read_ahead(pool, walk_directory(root, report)):
             if status is None:
                 assert failure is not None
                 report.skipped.append((found.path, failure.strerror or str(failure)))
@@ -93,7 +93,7 @@ def import_directory(
     return report
 
 
-def _walk(root: str, report: TransferReport) -> Iterator[_Found]:
+def walk_directory(root: str, report: TransferReport) -> Iterator[Found]:
     """Everything below a directory, parents first, names ascending."""
     waiting: list[tuple[str, tuple[bytes, ...]]] = [(root, ())]
     while waiting:
@@ -106,14 +106,14 @@ def _walk(root: str, report: TransferReport) -> Iterator[_Found]:
             continue
         below = []
         for entry in children:
-            found = _Found(entry.path, (*names, os.fsencode(entry.name)))
+            found = Found(entry.path, (*names, os.fsencode(entry.name)))
             yield found
             if entry.is_dir(follow_symlinks=False):
                 below.append(found)
         waiting.extend(reversed(below))
 
 
-def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[_Found]) -> Iterator[_Read]:
+def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[Found]) -> Iterator[_Read]:
     """The files with the contents of small ones, read by threads a batch at a time, in order."""
     waiting: deque[Future[list[_Read]]] = deque()
     while batch := list(islice(walk, _BATCH_FILES)):
@@ -124,7 +124,7 @@ def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[_Found]) -> Iterator[_R
         yield from waiting.popleft().result()
 
 
-def _read_batch(batch: list[_Found]) -> list[_Read]:
+def _read_batch(batch: list[Found]) -> list[_Read]:
     """Reads what is small, until that is much; the rest is streamed by who takes it."""
     done: list[_Read] = []
     left = _BATCH_BYTES
@@ -132,7 +132,7 @@ def _read_batch(batch: list[_Found]) -> list[_Read]:
         content = None
         try:
             status = os.lstat(found.path)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= min(_SMALL, left):
+            if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, left):
                 content = _content(found.path, status.st_size)
                 left -= len(content)
         except OSError as error:
@@ -157,35 +157,25 @@ def _content(path: str, size: int) -> bytes:
         os.close(descriptor)
 
 
-class _Importer:
+class Importer:
     """Puts what was found into the volume; directories get their attributes last: filling them changes their times."""
 
     def __init__(self, files: FileSystem, target: int, report: TransferReport) -> None:
         self._files = files
-        self._report = report
-        self._loader = FileLoader(files)
+        self.report = report
+        self.loader = FileLoader(files)
         self._directories: dict[tuple[bytes, ...], int] = {(): target}
         #: Directories this import has made: nothing in them can be known or in the way.
         self._made: set[int] = set()
         self._later: list[tuple[int, os.stat_result]] = []
         self._links: dict[tuple[int, int], int] = {}
 
-    def take(self, found: _Found, status: os.stat_result, data: bytes | None) -> None:
-        parent, name = self._directories[found.names[:-1]], found.names[-1]
-        known = None if parent in self._made else attributes_or_none(self._files, parent, name)
-        kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFDIR:
-            self._take_directory(found, status, parent, known)
+    def take(self, found: Found, status: os.stat_result, data: bytes | None) -> None:
+        """Brings something in, with the content of a small file."""
+        wanted = self.settle(found, status)
+        if wanted is None:
             return
-        if kind == stat.S_IFSOCK:
-            self._report.skipped.append((found.path, "a socket is of no use without its process"))
-            return
-        if known is not None:
-            if self._is_same(known, found.path, status):
-                self._report.unchanged += 1
-                return
-            if stat.S_ISDIR(known.mode):
-                raise IsADirectoryError(errno.EISDIR, "a directory is in the way", found.path)
+        parent, name, known = wanted
         if data is not None and len(data) <= BLOCK_BYTES and status.st_nlink == 1:
             self._load(parent, name, status, data)
             return
@@ -199,14 +189,36 @@ class _Importer:
             if status.st_nlink > 1:
                 self._links[status.st_dev, status.st_ino] = ino
             self._finish(ino, status)
-        self._report.files += 1
+        self.report.files += 1
+
+    def settle(self, found: Found, status: os.stat_result) -> tuple[int, bytes, Attributes | None] | None:
+        """Makes a directory, and sees what has not changed or cannot be taken.
+
+        What is left has to be brought in: returned is where to, under which name, and what lies there now.
+        """
+        parent, name = self._directories[found.names[:-1]], found.names[-1]
+        known = None if parent in self._made else attributes_or_none(self._files, parent, name)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR:
+            self._take_directory(found, status, parent, known)
+            return None
+        if kind == stat.S_IFSOCK:
+            self.report.skipped.append((found.path, "a socket is of no use without its process"))
+            return None
+        if known is not None:
+            if self._is_same(known, found.path, status):
+                self.report.unchanged += 1
+                return None
+            if stat.S_ISDIR(known.mode):
+                raise IsADirectoryError(errno.EISDIR, "a directory is in the way", found.path)
+        return parent, name, known
 
     def finish(self) -> None:
-        self._loader.flush()
+        self.loader.flush()
         for ino, status in reversed(self._later):
             self._finish(ino, status)
 
-    def _take_directory(self, found: _Found, status: os.stat_result, parent: int, known: Attributes | None) -> None:
+    def _take_directory(self, found: Found, status: os.stat_result, parent: int, known: Attributes | None) -> None:
         if known is None:
             ino = self._files.mkdir(parent, found.names[-1], 0o700, ROOT).ino
             self._made.add(ino)
@@ -216,10 +228,10 @@ class _Importer:
             raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
         self._directories[found.names] = ino
         self._later.append((ino, status))
-        self._report.directories += 1
+        self.report.directories += 1
 
     def _load(self, parent: int, name: bytes, status: os.stat_result, data: bytes) -> None:
-        self._loader.add(
+        self.loader.add(
             parent,
             name,
             data,
@@ -229,8 +241,8 @@ class _Importer:
             atime_ns=status.st_atime_ns,
             mtime_ns=status.st_mtime_ns,
         )
-        self._report.files += 1
-        self._report.bytes += len(data)
+        self.report.files += 1
+        self.report.bytes += len(data)
 
     def _make(self, path: str, status: os.stat_result, parent: int, name: bytes, data: bytes | None) -> int:
         kind = stat.S_IFMT(status.st_mode)
@@ -243,7 +255,7 @@ class _Importer:
             if data is not None:
                 if data:
                     self._files.write(handle, 0, data, ROOT)
-                self._report.bytes += len(data)
+                self.report.bytes += len(data)
             else:
                 self._stream(path, made.ino, handle)
         finally:
@@ -255,11 +267,11 @@ class _Importer:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
-            for start, stop in _stretches(descriptor, size):
+            for start, stop in data_stretches(descriptor, size):
                 offset = start
                 while offset < stop and (piece := os.pread(descriptor, min(_PIECE, stop - offset), offset)):
                     self._files.write(handle, offset, piece, ROOT)
-                    self._report.bytes += len(piece)
+                    self.report.bytes += len(piece)
                     offset += len(piece)
             self._files.setattr(ino, AttributeChanges(size=size), ROOT, handle)
         finally:
@@ -287,9 +299,8 @@ def _is_same(known: Attributes, status: os.stat_result) -> bool:
     )
 
 
-def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file has data, as its file system tells."""
-    offset = 0
+def data_stretches(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, int]]:
+    """Where a file has data from an offset on, as its file system tells."""
     while offset < size:
         try:
             start = os.lseek(descriptor, offset, os.SEEK_DATA)

@@ -49,6 +49,18 @@ class FileLoader:
         if len(self._waiting) >= _MOST_FILES or self._bytes >= _MOST_BYTES:
             self.flush()
 
+    def add_stored(self, parent: int, file: LoadedFile) -> None:
+        """Takes a file whose blocks are in the store already, by whoever put them there.
+
+        Raises:
+            StoreError, OSError: as `add`.
+        """
+        if self._writer is None:
+            raise posix_error(errno.EROFS)
+        self._waiting.append(_Waiting(parent, None, file))
+        if len(self._waiting) >= _MOST_FILES:
+            self.flush()
+
     def flush(self) -> None:
         """Returns when everything added has its name.
 

@@ -24,7 +24,7 @@ from stowstore.versions.manifest import VersionName
 from stowstore.versions.root import Root, RootFormat, check_volume_name
 from stowstore.versions.ulid import is_ulid
 
-__all__ = ["VolumeAddress", "normal_root", "open_root", "open_root_store"]
+__all__ = ["VolumeAddress", "kind_of_root", "normal_root", "open_root", "open_root_store"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -96,7 +96,7 @@ def normal_root(url: str) -> str:
     if not parts.scheme or "://" not in url:
         raise ConfigError(f"{url!r} is no root", hint="write file:///directory/root or s3://bucket/prefix")
     query = parse_qsl(parts.query, keep_blank_values=True)
-    declared = load_kind(parts.scheme if parts.scheme.startswith("libcloud+") else _kind_of(parts.scheme)).options
+    declared = load_kind(kind_of_root(url)).options
     for name, _ in query:
         option = declared.get(name)
         if option is not None and option.secret:
@@ -108,6 +108,16 @@ def normal_root(url: str) -> str:
     if "@" in netloc and not parts.scheme.startswith(("abfs", "wasb")):
         raise ConfigError("the root holds credentials: addresses are shown and handed on", hint="give them aside")
     return parts._replace(netloc=netloc, path=parts.path.rstrip("/"), query=urlencode(query, safe=":/")).geturl()
+
+
+def kind_of_root(url: str) -> str:
+    """The kind of store a root lies in.
+
+    Raises:
+        ConfigError: no kind serves its scheme.
+    """
+    scheme = urlsplit(url).scheme
+    return scheme if scheme.startswith("libcloud+") else _kind_of(scheme)
 
 
 def open_root(

@@ -3,16 +3,15 @@
 Damage is never raised but reported, with the paths it hurts in every version checked; what is raised is that the store
 could not be looked at.  Everything is read past the caches.
 
-The work falls into units that a scheduler could hand out: `StructureCheck` takes one snapshot, `check_pack` takes one
-pack with the blocks that are needed of it, and neither needs what the others found.  Here packs are checked by a few
-threads, and what has gathered of them is checked whenever it would take too much memory.
+Reading every byte falls into units that need nothing of each other: packs with the blocks that are needed of them.
+Threads of this process check them, or the workers of whatever `Runner` is given; what has gathered is checked whenever
+it would take too much memory.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from datastore import context
@@ -23,7 +22,8 @@ from stowstore.chunks.packs import TRAILER_BYTES
 from stowstore.chunks.store import ChunkStore
 from stowstore.index.records import Extent
 from stowstore.index.snapshot import SnapshotRef
-from stowstore.versions.check_packs import check_pack
+from stowstore.runners import Runner, ThreadRunner
+from stowstore.versions.check_packs import PackToCheck, check_packs
 from stowstore.versions.errors import CorruptManifest, NoSuchVersion, NoSuchVolume
 from stowstore.versions.findings import BadBlock, CheckDepth, CheckReport, Finding, FindingKind
 from stowstore.versions.lost import describe_lost, is_explained, lost_paths
@@ -39,6 +39,9 @@ _MAX_GATHERED: Final = 1 << 19
 
 _WORKERS: Final = 8
 
+#: Packs that one piece of the work reads at most.
+_PACKS_A_PIECE: Final = 16
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -50,10 +53,12 @@ def check(
     *,
     depth: CheckDepth = CheckDepth.STRUCTURE,
     on_progress: Progress | None = None,
+    runner: Runner[ChunkStore] | None = None,
 ) -> CheckReport:
     """Looks at a version of a volume, at all of its versions (None), or at all volumes (None).
 
-    ``version`` is an id, the beginning of one, a tag, or ``head``.
+    ``version`` is an id, the beginning of one, a tag, or ``head``.  ``runner`` is where packs are read, threads of this
+    process without one; it has to read past caches as well.
 
     Raises:
         NoSuchVolume, NoSuchVersion: there is nothing of that name to look at.
@@ -61,7 +66,7 @@ def check(
     """
     # What a cache holds says nothing of what the store holds.
     with ChunkStore(root.store, root.base, chunks.codec, memory=MemoryCache(32 << 20)) as fresh:
-        run = _Check(root, fresh, depth, on_progress or _silent)
+        run = _Check(root, fresh, depth, on_progress or _silent, runner or ThreadRunner(fresh, _WORKERS))
         run.look(volume, version)
         return run.report()
 
@@ -77,7 +82,10 @@ class _Version(NamedTuple):
 class _Check:
     """One check."""
 
-    def __init__(self, root: Root, chunks: ChunkStore, depth: CheckDepth, on_progress: Progress) -> None:
+    def __init__(
+        self, root: Root, chunks: ChunkStore, depth: CheckDepth, on_progress: Progress, runner: Runner[ChunkStore]
+    ) -> None:
+        self._runner = runner
         self._root = root
         self._chunks = chunks
         self._depth = depth
@@ -105,7 +113,7 @@ class _Check:
             self._packs()
         if self._depth >= CheckDepth.DATA:
             self._verify()
-            self._read([(kind, pack, set()) for kind, pack in self._ends if kind is PackKind.INDEX])
+            self._read([PackToCheck(kind, pack, frozenset()) for kind, pack in self._ends if kind is PackKind.INDEX])
         if self._bad:
             for found in versions:
                 self._hurt(found)
@@ -253,22 +261,23 @@ class _Check:
     def _verify(self) -> None:
         """Reads what has gathered, some packs at once."""
         packs, self._gathered, self._count = self._gathered, {}, 0
-        self._read([(PackKind.DATA, pack, blocks) for pack, blocks in packs.items()])
+        self._read([PackToCheck(PackKind.DATA, pack, frozenset(blocks)) for pack, blocks in packs.items()])
 
-    def _read(self, work: list[tuple[PackKind, bytes, set[BlockRef]]]) -> None:
+    def _read(self, work: list[PackToCheck]) -> None:
         missing = {pack for pack, bad in self._bad.items() if bad[0].kind is FindingKind.MISSING_PACK}
-        with ThreadPoolExecutor(_WORKERS, "stowstore-check") as pool:
-            for start in range(0, len(work), 8 * _WORKERS):
-                context.check()
-                self._tell("reading packs", start, len(work))
-                part = [item for item in work[start : start + 8 * _WORKERS] if item[1] not in missing]
-                for (_, pack, blocks), bad in zip(
-                    part, pool.map(lambda item: check_pack(self._chunks, *item), part), strict=True
-                ):
-                    self._blocks += len(blocks)
-                    if bad:
-                        self._bad.setdefault(pack, []).extend(bad)
-        self._tell("reading packs", len(work), len(work))
+        wanted = [item for item in work if item.pack not in missing]
+        size = min(_PACKS_A_PIECE, 1 + len(wanted) // (4 * self._runner.slots))
+        pieces = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        done = 0
+        self._tell("reading packs", done, len(wanted))
+        for piece, found in zip(pieces, self._runner.map(check_packs, pieces), strict=True):
+            context.check()
+            for item, bad in zip(piece, found, strict=True):
+                self._blocks += len(item.blocks)
+                if bad:
+                    self._bad.setdefault(item.pack, []).extend(bad)
+            done += len(piece)
+            self._tell("reading packs", done, len(wanted))
 
     def _hurt(self, version: _Version) -> None:
         """Tells which files of a version need what is bad."""

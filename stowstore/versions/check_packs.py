@@ -1,21 +1,38 @@
-"""Checking one pack: the unit of work of a check that can run anywhere."""
+"""Checking packs: the unit of work of a check that can run anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from stowstore.chunks.block import BlockRef, CorruptBlock, PackKind
 from stowstore.chunks.store import ChunkStore
 from stowstore.versions.findings import BadBlock, FindingKind
 
-__all__ = ["check_pack"]
+__all__ = ["PackToCheck", "check_pack", "check_packs"]
 
 _MAX_READ: Final = 8 << 20
 
 
+class PackToCheck(NamedTuple):
+    """A pack, and the blocks of it that somebody needs."""
+
+    kind: PackKind
+    pack: bytes
+    blocks: frozenset[BlockRef]
+
+
+def check_packs(chunks: ChunkStore, packs: Sequence[PackToCheck]) -> list[list[BadBlock]]:
+    """Reads several packs; returns what is wrong with each.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return [check_pack(chunks, *pack) for pack in packs]
+
+
 def check_pack(chunks: ChunkStore, kind: PackKind, pack: bytes, blocks: Iterable[BlockRef]) -> list[BadBlock]:
-    """Reads blocks of one pack and its table: the unit of work that can run anywhere.
+    """Reads blocks of one pack and its table.
 
     Raises:
         StoreError: the store cannot be read.

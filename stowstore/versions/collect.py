@@ -27,9 +27,11 @@ from datastore.events import get_logger
 from datastore.reference import DataReference
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.store import ChunkStore, PackEntry
+from stowstore.runners import Runner
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, read_lease
 from stowstore.versions.marking import LEASE_MARGIN, Marker, Marks, PackKey, Survey, VersionEntry, survey
+from stowstore.versions.marking_parts import mark_in_parts
 from stowstore.versions.root import Root
 from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
 
@@ -48,7 +50,7 @@ DAY: Final = 86400.0
 #: How much of a root may go without being forced.
 _MAX_SHARE = 0.2
 
-#: How long the lists of earlier collections are kept, seconds.
+#: How long the lists of earlier collections, and notes of imports, are kept, seconds.
 _KEEP_LISTS = 30 * DAY
 
 _BATCH = 1000
@@ -131,11 +133,13 @@ def collect(
     on_progress: Progress | None = None,
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = context.sleep,
+    runner: Runner[ChunkStore] | None = None,
 ) -> CollectionReport:
     """Finds the packs of a root that nothing needs and, unless ``dry_run``, deletes them.
 
     ``grace`` is how old they must be, in seconds; ``settle`` how long to wait between the two judgements (None: longer
-    than any lease there is).  ``now`` and ``sleep`` are the clock.
+    than any lease there is).  ``now`` and ``sleep`` are the clock.  ``runner`` is where the index is read, this thread
+    without one; what is deleted is deleted here.
 
     Raises:
         CollectionAborted: something could not be listed or read; nothing was deleted.
@@ -143,7 +147,7 @@ def collect(
     """
     if grace < 0 or (settle is not None and settle < 0) or not 0 <= rewrite_below <= 1:
         raise ValueError("grace and settle are not negative, rewrite_below lies between 0 and 1")
-    run = _Run(root, chunks, grace, on_progress or _silent, now)
+    run = _Run(root, chunks, grace, on_progress or _silent, now, runner)
     first = run.attempt(lambda: run.judge(None))
     report = run.attempt(lambda: run.write_down(first, dry_run=dry_run, rewrite_below=rewrite_below))
     if dry_run or not (first.garbage or first.abandoned):
@@ -174,8 +178,15 @@ class _Run:
     """One collection."""
 
     def __init__(
-        self, root: Root, chunks: ChunkStore, grace: float, on_progress: Progress, now: Callable[[], float]
+        self,
+        root: Root,
+        chunks: ChunkStore,
+        grace: float,
+        on_progress: Progress,
+        now: Callable[[], float],
+        runner: Runner[ChunkStore] | None,
     ) -> None:
+        self._runner = runner
         self.root = root
         self.chunks = chunks
         self._grace = grace
@@ -234,7 +245,7 @@ class _Run:
     def judge_again(self, first: _Judgement, settle: float | None, sleep: Callable[[float], None]) -> _Judgement:
         """The second look, after every lease of now has been renewed or has run out."""
         if settle is None:
-            ends = (lease.record.expires - self._now() for lease in first.survey.leases)
+            ends = (lease.record.expires - self._now() for lease in first.survey.leases if lease.is_of_writer)
             settle = max(DEFAULT_LEASE_SECONDS, *ends, 0.0) + LEASE_MARGIN
         sleep(settle)
         self._fence(first.survey)
@@ -319,6 +330,8 @@ class _Run:
             if snapshots.keys() <= known:
                 # Snapshots never change: what the first look marked holds for them.
                 return before.marks
+        if self._runner is not None:
+            return mark_in_parts(snapshots, self.chunks, self._runner, self._tell)
         marker = Marker(self.chunks.index_reader)
         # Versions with little above the tree first: they show what others hide.
         ordered = sorted(snapshots, key=lambda snapshot: snapshot.unmerged_records)
@@ -337,10 +350,12 @@ class _Run:
                 self.root.store.delete(lease.reference)
 
     def _old_lists(self) -> list[DataReference]:
+        """Lists of earlier collections, and notes of imports nobody has gone on with."""
         limit = self._now() - _KEEP_LISTS
         return [
             entry.reference
-            for entry in self.root.store.walk(self.root.base.join("garbage"), directory=True)
+            for area in ("garbage", "imports")
+            for entry in self.root.store.walk(self.root.base.join(area), directory=True)
             if is_ulid(name := entry.reference.name.removesuffix(".json")) and ulid_seconds(name) < limit
         ]
 

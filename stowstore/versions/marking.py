@@ -1,8 +1,8 @@
 """Marking: which packs the versions of a root need, and how many bytes of each.
 
-What is live is the union of what each version needs, so marking falls into independent units: `mark_snapshot` takes
-one snapshot and needs nothing but a reader of index blocks, and `Marks.add` joins what units have found, in any order.
-A scheduler can hand out snapshots to any number of workers; in one process they share one `Marker`, which does not
+What is live is the union of what each version needs, so marking falls into independent units: segments of a snapshot,
+and subtrees with the segments above them, need nothing but a reader of index blocks, and `Marks.add` joins what units
+have found, in any order (`stowstore.versions.marking_parts`).  In one process all share one `Marker`, which does not
 walk again what it has walked, so that a thousand versions of one volume cost what differs between them.
 
 A record that a later segment replaces is not needed by that version, though its leaf is; records hidden so are
@@ -95,6 +95,11 @@ class Marks:
             self._blocks.setdefault(key, array("Q")).extend(blocks)
             self._tidy(key)
 
+    def compact(self) -> None:
+        """Forgets what was marked twice, before the marks are kept or sent."""
+        for key in self._blocks:
+            self._tidy(key)
+
     def live_bytes(self, pack: PackKey) -> int:
         """Stored bytes of a pack that are needed."""
         if pack not in self._blocks:
@@ -146,15 +151,22 @@ class Marker:
         Raises:
             CorruptNode, CorruptRecord, CorruptBlock: something of its index cannot be read.
         """
-        deltas = snapshot.deltas
-        for position, delta in enumerate(deltas):
-            self._mark_delta(delta, _Mask(self, deltas[position + 1 :]))
+        self.mark_segments(snapshot.deltas)
         root = snapshot.tree.root
         if root is not None:
             self.marks.mark(PackKind.INDEX, root)
-            mask = _Mask(self, deltas)
-            if self._has_to_walk(root.name, mask):
-                self._walk(root, self._read([root], snapshot.tree.depth)[0], mask)
+            self.mark_subtree(root, snapshot.tree.depth, snapshot.deltas)
+
+    def mark_segments(self, deltas: Sequence[DeltaRef]) -> None:
+        """Marks the segments of a snapshot, oldest first, and what they show."""
+        for position, delta in enumerate(deltas):
+            self._mark_delta(delta, _Mask(self, deltas[position + 1 :]))
+
+    def mark_subtree(self, node: BlockRef, level: int, above: Sequence[DeltaRef]) -> None:
+        """Marks what lies below a node of a tree, which is marked already, under the segments above it."""
+        mask = _Mask(self, above)
+        if self._has_to_walk(node.name, mask):
+            self._walk(node, self._read([node], level)[0], mask)
 
     def keys_of(self, delta: DeltaRef) -> frozenset[bytes]:
         """The keys that a segment sets or deletes."""
@@ -292,6 +304,11 @@ class HeldLease:
     volume: str
     reference: DataReference
     record: LeaseRecord
+
+    @property
+    def is_of_writer(self) -> bool:
+        """Whether somebody may publish under it; what an interrupted import leaves only keeps what it has put."""
+        return not self.volume.startswith("_")
 
 
 @frozen(kw_only=True)

@@ -363,7 +363,7 @@ def test_what_no_record_can_hold_is_refused() -> None:
 def test_a_file_that_never_keeps_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file rewritten in place whenever it was read is not sent as a mixture: the commit fails and names it."""
     record = make(tmp_path / "a", {"a": b"0" * 1000})
-    from stowstore.records import sending
+    from stowstore.records import sending_files as sending
 
     read = sending.read_whole
     calls = 0

@@ -86,6 +86,19 @@ def test_dry_run_writes_a_list_and_deletes_nothing(volumes: Volumes) -> None:
     assert report.garbage_bytes == listed["bytes"] > 0
 
 
+def test_old_lists_and_notes_of_imports_go(volumes: Volumes) -> None:
+    """What earlier collections have listed, and imports have noted, goes a month later, with some garbage."""
+    above = volumes.root.base.join("imports", "data", "token")
+    volumes.store.write_bytes(above.join(new_ulid()), b"note")
+    first = collect(volumes.root, volumes.chunks, now=volumes.clock.time).candidates
+    for days, left in ((29, True), (2, False)):
+        orphan(volumes)
+        volumes.clock.ahead += days * DAY
+        assert 0 < run(volumes).deleted
+        notes = [entry.reference for entry in volumes.store.walk(above, directory=True)]
+        assert (left, left) == (volumes.store.head(first).exists, bool(notes))
+
+
 def test_young_packs_stay(volumes: Volumes) -> None:
     """What nothing needs is left alone until it is as old as the grace period."""
     orphan(volumes)
