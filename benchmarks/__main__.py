@@ -15,6 +15,7 @@ from benchmarks.interop import interop
 from benchmarks.model import Row
 from benchmarks.mount import mount
 from benchmarks.named import named
+from benchmarks.records import records
 from benchmarks.report import Conditions, as_json, as_table, write_document
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.volumes import volumes
@@ -30,6 +31,7 @@ _GROUPS: Mapping[str, Callable[[Scale, Callable[[str], None]], Iterator[Row]]] =
     "volumes": volumes,
     "mount": mount,
     "named": named,
+    "records": records,
     "interop": interop,
 }
 

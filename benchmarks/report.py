@@ -28,6 +28,8 @@ _TITLES = {
     "layers": "Layers over a store in memory",
     "volumes": "Volumes",
     "mount": "Mounts",
+    "named": "Named volumes and jobs",
+    "records": "Records",
     "interop": "Reading through fsspec",
 }
 _DISTRIBUTIONS = ("obstore", "minio", "boto3", "s3fs", "apache-libcloud")
