@@ -1,7 +1,9 @@
 """The taxonomy: what errors are, say, and are taken for."""
 
+import copyreg
 import errno
 import pickle
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -136,6 +138,25 @@ def test_errors_can_be_pickled(kind: type[StoreError]) -> None:
     assert type(again) is kind
     assert (str(again), again.__dict__) == (str(error), error.__dict__)
     assert str(error) == "read s3://b/k: message (hint)"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_errors_can_be_pickled_where_causes_are_pickled_too(kind: type[StoreError]) -> None:
+    """As Dask has them: a foreign cause, which may hold a connection and a key, stays where it is; ours go along."""
+    support = pytest.importorskip("tblib.pickling_support", reason="tblib, which Dask installs, is missing")
+    before = copyreg.dispatch_table.copy()
+    try:
+        support.install(kind, NotFound)
+        error = kind("message")
+        error.__cause__ = RuntimeError("secret", threading.Lock())
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), str(again.__cause__)) == (kind, "message", "builtins.RuntimeError")
+        ours = kind("message")
+        ours.__cause__ = NotFound("inner")
+        assert str(pickle.loads(pickle.dumps(ours)).__cause__) == "inner"
+    finally:
+        copyreg.dispatch_table.clear()
+        copyreg.dispatch_table.update(before)
 
 
 def test_every_kind_has_a_code_of_its_own() -> None:
