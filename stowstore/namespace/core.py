@@ -78,6 +78,8 @@ class Core:
         self._overlay = Overlay(snapshot, first_new_ino=superblock.next_ino, journalled=metastore is not None)
         if metastore is not None:
             self._recover(metastore)
+        #: Whether a journal had anything.
+        self._has_recovered = bool(self._overlay.live)
         content.recovered()
         if not self._usage.inode_count:
             self._make_root()

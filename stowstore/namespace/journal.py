@@ -47,7 +47,7 @@ class Journal:
         #: Makes what a store was given as durable as this journal, for stores whose answers do not promise that.
         self.settle: Callable[[], None] | None = None
         #: Whether a program has been promised that something is durable; what was recovered may have been.
-        self.has_promised = bool(core._overlay.live)
+        self.has_promised = core._has_recovered
 
     def start(self) -> None:
         """Begins to journal in the background."""
