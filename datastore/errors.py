@@ -89,8 +89,8 @@ class StoreError(Exception):
     ``reference`` is the text of the reference the operation was about, without credentials.  ``retryable``
     says that the same call may succeed later; ``retry_after`` is the server's own wish, in seconds.
     Errors can be pickled; the foreign error they translate stays in ``__cause__``, which pickle drops.  Where somebody
-    has every exception pickled with its causes (tblib does, which Dask installs), a foreign one is first replaced by
-    its name, since it may hold connections and credentials.
+    has every exception pickled with its causes (tblib does, which Dask installs), the cause is first replaced by its
+    name, since it may hold connections and credentials.
     """
 
     code: ErrorCode = ErrorCode.GENERIC
@@ -135,9 +135,9 @@ class StoreError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if type(self) in copyreg.dispatch_table:
-            suppressed = self.__suppress_context__
-            self.__cause__, self.__context__ = _portable(self.__cause__), _portable(self.__context__)
-            self.__suppress_context__ = suppressed
+            if self.__cause__ is not None and not isinstance(self.__cause__, _LeftBehind):
+                self.__cause__ = _LeftBehind(f"{type(self.__cause__).__module__}.{type(self.__cause__).__qualname__}")
+            self.__context__ = None
         return _rebuild, (type(self), self.message, dict(self._state()))
 
     def _state(self) -> dict[str, Any]:
@@ -151,15 +151,8 @@ class StoreError(Exception):
         }
 
 
-def _portable(cause: BaseException | None) -> BaseException | None:
-    """An error that may go to other processes in place of one that is behind ours."""
-    if cause is None or isinstance(cause, (StoreError, _LeftBehind)):
-        return cause
-    return _LeftBehind(f"{type(cause).__module__}.{type(cause).__qualname__}")
-
-
 class _LeftBehind(Exception):
-    """Names a foreign error that stayed in the process where it was raised."""
+    """Names an error that stayed in the process where it was raised."""
 
 
 def _rebuild(kind: type[StoreError], message: str, state: dict[str, Any]) -> StoreError:

@@ -7,6 +7,7 @@ A server that cannot be provided skips its tests with the reason, and fails them
 `STOWSTORE_REQUIRE_SERVERS` is set.
 """
 
+import copyreg
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,13 @@ _KINDS: Mapping[str, servers.Provided | Promtool] = {
     "tools": servers.tools,
 }
 _RUN = pytest.StashKey[Run]()
+
+
+@pytest.fixture(autouse=True)
+def usual_pickling() -> None:
+    """Undoes what importing Dask does to a whole process: tblib has every exception pickled with its causes."""
+    for kind in [kind for kind in copyreg.dispatch_table if issubclass(kind, BaseException)]:
+        del copyreg.dispatch_table[kind]
 
 
 @pytest.fixture(scope="session")
