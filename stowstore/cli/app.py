@@ -99,6 +99,7 @@ _ERRNOS: Mapping[int | None, int] = MappingProxyType(
 class _Commands(LazyGroup):
     targets = _COMMANDS
     extra = "volumes"
+    extras = MappingProxyType({"explore": "explore", "report": "report"})
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -17,24 +17,27 @@ class LazyGroup(click.Group):
     targets: ClassVar[Mapping[str, str]] = {}
     #: The extra of this distribution that brings what the commands import; None when they need nothing more.
     extra: ClassVar[str | None] = None
+    #: The extras of commands that need another one.
+    extras: ClassVar[Mapping[str, str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.targets)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         target = self.targets.get(cmd_name)
-        return None if target is None else self.load(ctx, target)
+        return None if target is None else self.load(ctx, target, self.extras.get(cmd_name, self.extra))
 
-    def load(self, ctx: click.Context, target: str) -> click.Command:
-        """Imports the command a target, ``module:name``, names."""
+    def load(self, ctx: click.Context, target: str, extra: str | None) -> click.Command:
+        """Imports the command a target, ``module:name``, names; it needs what ``extra`` brings."""
         module, _, name = target.partition(":")
         try:
             command = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            if self.extra is None or (error.name or "").startswith("stowstore"):
+            package = (error.name or "").partition(".")[0]
+            if extra is None or package == "stowstore":
                 raise
             raise click.ClickException(
-                f"{ctx.info_name} needs the package {error.name}: pip install 'stowstore[{self.extra}]'"
+                f"{ctx.info_name} needs the package {package}: pip install 'stowstore[{extra}]'"
             ) from error
         assert isinstance(command, click.Command)
         return command

@@ -65,7 +65,7 @@ class _VolumeGroup(LazyGroup):
         verb = _ALIASES.get(args[0], args[0])
         other = _OTHERS.get(verb)
         if other is not None and other.is_meant(args[1:]):
-            return verb, self.load(ctx, other.target), args[1:]
+            return verb, self.load(ctx, other.target, self.extra), args[1:]
         return super().resolve_command(ctx, args)
 
 

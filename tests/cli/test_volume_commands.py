@@ -643,16 +643,21 @@ def test_every_verb_has_help(volume: Volume, verb: str) -> None:
     assert "Example" in answer.out
 
 
-def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
-    """Where a package of the volumes extra is missing, the command names it and the way to install it."""
-    code = (
-        "import sys; sys.modules['blake3'] = None\n"
-        "from stowstore.cli.app import main\n"
-        "main(['volume', 'ls', 'file:///r#d'])"
-    )
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("blake3", "volumes", ["volume", "ls", "file:///r#d"]),
+        ("blake3", "report", ["report", "file:///r"]),
+        ("textual", "explore", ["explore", "file:///r"]),
+        ("blake3", "volumes", ["mounts"]),
+    ],
+)
+def test_without_the_extra_it_says_how_to_get_it(package: str, extra: str, command: list[str]) -> None:
+    """Where a package of a command's extra is missing, the command names it and the way to install it."""
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom stowstore.cli.app import main\nmain({command})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert 1 == run.returncode
-    assert "pip install 'stowstore[volumes]'" in run.stderr
+    assert f"needs the package {package}: pip install 'stowstore[{extra}]'" in run.stderr
 
 
 def test_the_demo_keeps_versions(tmp_path: Path) -> None:
