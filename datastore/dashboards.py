@@ -6,11 +6,8 @@ current.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Final
 
-import metrics.dashboards
 from datastore.metric_names import (
     CACHE_REQUESTS,
     CONTAINERS_LOADED,
@@ -29,6 +26,7 @@ from datastore.metric_names import (
     total,
 )
 from datastore.translated_names import flyte_rules, thanos_rules
+from metrics.dashboards import ship
 from metrics.dashboards.grafana import Dashboard, Panel, PanelKind, Query, Row, Variable
 from metrics.dashboards.rules import AlertRule, RuleGroup, rules_yaml
 from metrics.spec import MetricSpec
@@ -268,13 +266,5 @@ def store_alerts(
     )
 
 
-def main() -> None:
-    """Writes the shipped files."""
-    folder = Path(metrics.dashboards.__file__).parent
-    for name, text in files().items():
-        (folder / name).write_text(text, encoding="utf-8")
-        sys.stdout.write(f"{folder / name}\n")
-
-
 if __name__ == "__main__":
-    main()
+    ship(files())

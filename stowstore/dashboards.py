@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Final
 
-import metrics.dashboards
 from datastore.metric_names import PREFIX
+from metrics.dashboards import ship
 from metrics.dashboards.grafana import Dashboard, Panel, Query, Row, Variable
 from metrics.dashboards.rules import AlertRule, RuleGroup, rules_yaml
 from metrics.spec import MetricSpec
@@ -178,13 +176,5 @@ def _of_volume(name: str) -> str:
     return f"{PREFIX}volume_{name}{{{_VOLUME}}}"
 
 
-def main() -> None:
-    """Writes the shipped files."""
-    folder = Path(metrics.dashboards.__file__).parent
-    for name, text in files().items():
-        (folder / name).write_text(text, encoding="utf-8")
-        sys.stdout.write(f"{folder / name}\n")
-
-
 if __name__ == "__main__":
-    main()
+    ship(files())

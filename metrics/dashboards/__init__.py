@@ -6,9 +6,12 @@ package knows nothing of what is measured; who does, builds its files with it an
 data.
 """
 
+import sys
+from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 
-__all__ = ["shipped", "shipped_names"]
+__all__ = ["ship", "shipped", "shipped_names"]
 
 _SUFFIXES = (".json", ".yml")
 
@@ -23,3 +26,11 @@ def shipped(name: str) -> str:
     if name not in shipped_names():
         raise FileNotFoundError(f"no dashboard or rule file {name!r}: there are {', '.join(shipped_names())}")
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def ship(made: Mapping[str, str]) -> None:
+    """Writes files, by name, beside this one and says where: what builds them does it when its tables have changed."""
+    folder = Path(__file__).parent
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{folder / name}\n")

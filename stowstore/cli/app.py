@@ -13,7 +13,7 @@ import click
 
 from datastore.errors import ErrorCode, StoreError
 from stowstore.cli.lazy import LazyGroup
-from stowstore.cli.opening import Opener
+from stowstore.cli.opening import Opener, kind_options
 from stowstore.versions.errors import LeaseLost, MergeConflict, VolumeError
 
 __all__ = ["ExitCode", "main"]
@@ -119,14 +119,7 @@ class _Commands(LazyGroup):
     type=click.Path(dir_okay=False),
     help="YAML file with a 'storage:' section.",
 )
-@click.option(
-    "-o",
-    "--option",
-    "options",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="One option of the store's kind (may be repeated).",
-)
+@kind_options
 @click.option("--timeout", metavar="DURATION", help='Give up after so long, such as "30s" or "5m".')
 @click.option("-v", "--verbose", count=True, help="Log what happens to standard error; twice for every operation.")
 @click.pass_context

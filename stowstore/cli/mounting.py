@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stowstore.cli.opening import Opener, option_pairs
+from stowstore.cli.opening import Opener, kind_options, option_pairs
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
 from stowstore.mounts import table, unmounting
 from stowstore.mounts.control import ask
@@ -51,7 +51,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--log-file", type=_PATH, metavar="FILE", help="Where the daemon logs.")
 @click.option("--key", metavar="env:NAME|file:PATH", help="The key of an encrypted root.")
-@click.option("-o", "--option", "options", metavar="NAME=VALUE", multiple=True, help="One option of the store's kind.")
+@kind_options
 @click.option("--wait", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds to be ready in.")
 @json_option
 @click.pass_obj

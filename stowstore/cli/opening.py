@@ -17,7 +17,17 @@ from stowstore.locations.base import nearest
 from stowstore.locations.registry import known_schemes
 from stowstore.store import StowStore
 
-__all__ = ["Opener", "option_pairs"]
+__all__ = ["Opener", "kind_options", "option_pairs"]
+
+#: ``--option`` of every command that opens a store; read by `option_pairs`.
+kind_options = click.option(
+    "-o",
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="One option of the store's kind (may be repeated).",
+)
 
 
 def option_pairs(texts: Iterable[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from stowstore.cli.opening import Opener, option_pairs
+from stowstore.cli.opening import Opener, kind_options, option_pairs
 from stowstore.cli.output import size_text
 from stowstore.cli.transfers import status_line
 from stowstore.config import ContainerPolicy
@@ -118,14 +118,7 @@ class Records:
 def record_command(command: _Command) -> _Command:
     """Adds what opens records, ``--option``, ``--index`` and ``--parallel``; the command gets them as `Records`."""
 
-    @click.option(
-        "-o",
-        "--option",
-        "options",
-        metavar="NAME=VALUE",
-        multiple=True,
-        help="One option of the store's kind (may be repeated).",
-    )
+    @kind_options
     @click.option(
         "--index",
         "index_path",

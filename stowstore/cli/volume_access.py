@@ -15,7 +15,7 @@ from attrs import frozen
 
 from datastore.errors import ConfigError
 from stowstore.chunks.store import ChunkStore
-from stowstore.cli.opening import Opener, option_pairs
+from stowstore.cli.opening import Opener, kind_options, option_pairs
 from stowstore.cli.volume_staging import staging_directory
 from stowstore.config import ContainerPolicy
 from stowstore.versions.address import VolumeAddress, normal_root, open_root
@@ -183,14 +183,7 @@ class Access:
 def volume_command(command: _Command) -> _Command:
     """Adds what opens volumes, ``--option`` and ``--key``, to a command, which gets them as its `Access`."""
 
-    @click.option(
-        "-o",
-        "--option",
-        "options",
-        metavar="NAME=VALUE",
-        multiple=True,
-        help="One option of the store's kind (may be repeated).",
-    )
+    @kind_options
     @click.option("--key", metavar="env:NAME|file:PATH", help="The key of an encrypted root.")
     @click.pass_obj
     @functools.wraps(command)

@@ -30,9 +30,9 @@ from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session
 from tests.cluster.conftest import TASK_FILES, Stow, distributed
 from tests.cluster.dying import die_once
-from tests.cluster.trees import snapshot
 from tests.locations.s3_buckets import fresh_bucket
 from tests.servers import Server
+from tests.transfer.trees import snapshot
 
 FILES = 600
 

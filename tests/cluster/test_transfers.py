@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Stow
-from tests.cluster.trees import make_tree, snapshot
+from tests.cluster.trees import make_tree
+from tests.transfer.trees import snapshot
 
 
 @pytest.fixture(scope="module")

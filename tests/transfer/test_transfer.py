@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ from stowstore.transfer.paths import find, parts_of
 from stowstore.versions.address import open_root_store
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
+from tests.transfer.trees import snapshot
 
 
 @pytest.fixture
@@ -51,29 +51,6 @@ def tree(tmp_path: Path) -> Path:
     (tree / "deep" / "er" / "file").chmod(0o4755)
     os.utime(tree / "deep", ns=(1, 1_234_567_890_123_456_789))
     return tree
-
-
-def snapshot(directory: Path) -> dict[str, tuple[object, ...]]:
-    """What makes two trees the same: names, kinds, modes, owners, times, contents, links."""
-    found: dict[str, tuple[object, ...]] = {}
-    for parent, directories, names in os.walk(directory):
-        for name in [*directories, *names]:
-            path = Path(parent, name)
-            status = path.lstat()
-            content: object = None
-            if stat.S_ISREG(status.st_mode):
-                content = path.read_bytes()
-            elif stat.S_ISLNK(status.st_mode):
-                content = os.readlink(path)
-            found[os.path.relpath(path, directory)] = (
-                status.st_mode,
-                status.st_uid,
-                status.st_gid,
-                status.st_mtime_ns,
-                0 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
-                content,
-            )
-    return found
 
 
 def test_directory_survives_import_commit_and_export(session: Session, tree: Path, tmp_path: Path) -> None:
