@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import click
@@ -18,6 +16,7 @@ from stowstore.cli.opening import Opener
 from stowstore.cli.output import json_option
 from stowstore.cli.transfers import Job, Outcome, parallel_option, run_jobs
 from stowstore.store import StowStore
+from stowstore.whole_files import Existing, whole_file
 
 __all__ = ["cp", "get", "put", "rm"]
 
@@ -187,22 +186,12 @@ def rm(opener: Opener, references: tuple[str, ...], recursive: bool, yes: bool, 
 def _download(store: StowStore, ref: DataReference, target: Path, *, no_clobber: bool) -> int:
     if no_clobber and target.exists():
         raise AlreadyExists(f"{target} is there already", op="get", reference=str(ref))
+    existing = Existing.KEEP if no_clobber else Existing.REPLACE
     with store.read_raw(ref, max_bytes=0) as stream:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                while piece := stream.read(_PIECE):
-                    out.write(piece)
-            os.chmod(temporary, 0o666 & ~_umask())
-            if no_clobber:
-                os.link(temporary, target)
-                os.unlink(temporary)
-            else:
-                os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with whole_file(target, existing=existing) as out:
+            while piece := stream.read(_PIECE):
+                out.write(piece)
         return stream.size
 
 
@@ -315,10 +304,3 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--metadata takes NAME=VALUE, not {text!r}")
         pairs[name] = value
     return pairs
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, volume_command
 from stowstore.report.gathering import gather
 from stowstore.report.model import RootFacts
+from stowstore.whole_files import whole_file
 
 __all__ = ["report"]
 
@@ -62,7 +61,8 @@ def report(access: Access, root: str, output: Path | None, with_index: bool, as_
     if output is None:
         click.echo(text.encode(), nl=False)
     else:
-        _write_whole(output, text.encode())
+        with whole_file(output) as page:
+            page.write(text.encode())
         click.echo(f"{output}: {len(facts.volumes)} volumes, {len(facts.versions)} versions", err=True)
 
 
@@ -80,18 +80,3 @@ def _plain(facts: RootFacts) -> dict[str, Any]:
 
 def _serialized(_: object, __: object, value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there, so that nobody ever opens half a page."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise

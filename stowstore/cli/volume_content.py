@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 import click
@@ -34,6 +33,7 @@ from stowstore.transfer.paths import attributes_or_none, find, make_directories,
 from stowstore.versions.errors import RootInUse
 from stowstore.versions.root import RootFormat
 from stowstore.versions.session import CommitOptions, Session
+from stowstore.whole_files import whole_file
 
 __all__ = ["cp", "create", "export", "import_"]
 
@@ -298,18 +298,13 @@ def _download(files: FileSystem, path: str, target: Path) -> TransferReport:
     if target.is_dir():
         target /= os.fsdecode(parts_of(path)[-1])
     report = TransferReport()
-    descriptor, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with open(descriptor, "wb") as out:
-            for piece in file_pieces(files, path):
-                out.write(piece)
-                report.bytes += len(piece)
-        os.chmod(unfinished, stat.S_IMODE(found.mode) & 0o777)
-        os.utime(unfinished, ns=(found.atime_ns, found.mtime_ns))
-        os.replace(unfinished, target)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    with whole_file(target) as out:
+        for piece in file_pieces(files, path):
+            out.write(piece)
+            report.bytes += len(piece)
+        out.flush()
+        os.fchmod(out.fileno(), stat.S_IMODE(found.mode) & 0o777)
+        os.utime(out.fileno(), ns=(found.atime_ns, found.mtime_ns))
     report.files = 1
     return report
 

@@ -22,6 +22,7 @@ from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.settings import Settings
 from stowstore.named.sizes import exact_size, parse_size
+from stowstore.whole_files import whole_file
 
 if TYPE_CHECKING:
     from stowstore.versions.root import Root
@@ -234,22 +235,14 @@ class MovingOperations(HistoryOperations):
 @contextlib.contextmanager
 def _written(target: Path) -> Iterator[IO[bytes]]:
     """A file that appears whole or not at all, compressed as its name says."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb", buffering=1 << 20) as raw:
-            if target.name.endswith((".gz", ".tgz")):
-                import gzip
+    with whole_file(target, durable=True) as raw:
+        if target.name.endswith((".gz", ".tgz")):
+            import gzip
 
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1) as packed:
-                    yield cast("IO[bytes]", packed)
-            else:
-                yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1) as packed:
+                yield cast("IO[bytes]", packed)
+        else:
+            yield raw
 
 
 def _target(target: str, name: str) -> tuple[str, str]:

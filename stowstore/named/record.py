@@ -18,6 +18,7 @@ from stowstore.named.errors import VolumeCorrupt
 from stowstore.named.names import is_name
 from stowstore.named.sizes import MAX_SIZE
 from stowstore.versions.ulid import new_ulid
+from stowstore.whole_files import whole_file
 
 __all__ = [
     "RECORD",
@@ -26,7 +27,6 @@ __all__ = [
     "VolumeType",
     "now_text",
     "read_record",
-    "sync_directory",
     "write_record",
 ]
 
@@ -152,27 +152,8 @@ def read_record(directory: Path) -> VolumeRecord:
 
 def write_record(directory: Path, record: VolumeRecord) -> None:
     """Replaces the record in a volume's directory: a crash leaves the old one or the new one."""
-    target = directory / RECORD
-    draft = directory / f".{RECORD}.{os.getpid()}"
-    try:
-        with open(draft, "wb") as file:
-            file.write(record.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_directory(directory)
-
-
-def sync_directory(path: Path) -> None:
-    """Makes what was renamed in a directory survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole_file(directory / RECORD, durable=True) as file:
+        file.write(record.encode())
 
 
 _TYPES: Final = tuple(one.value for one in VolumeType)

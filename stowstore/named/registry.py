@@ -32,9 +32,10 @@ from stowstore.named.errors import NotPermitted, VolumeBusy, VolumeCorrupt, Volu
 from stowstore.named.leases import LOCK
 from stowstore.named.locks import acquire, open_lock, try_acquire
 from stowstore.named.names import check_name, is_name
-from stowstore.named.record import RECORD, VolumeRecord, now_text, read_record, sync_directory, write_record
+from stowstore.named.record import RECORD, VolumeRecord, now_text, read_record, write_record
 from stowstore.named.upstream import UPSTREAM_RECORD, read_upstream
 from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
+from stowstore.whole_files import sync_directory
 
 __all__ = ["BASE_VARIABLES", "DATA", "Registry", "area_of", "default_base"]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -17,6 +15,7 @@ from datastore.errors import ConfigError
 from stowstore.interop.fsspec.threads import executor
 from stowstore.interop.fsspec.urls import path_of, query_of
 from stowstore.interop.fsspec.writing import AtomicFile, opened_for_writing
+from stowstore.whole_files import whole_file
 
 __all__ = ["StowBase"]
 
@@ -124,15 +123,8 @@ class StowBase(AbstractFileSystem):
             _pump(pieces, outfile or lpath, callback)
             return
         os.makedirs(os.path.dirname(os.fspath(lpath)) or ".", exist_ok=True)
-        coming = f"{os.fspath(lpath)}.{os.getpid():x}-{threading.get_ident():x}.part"
-        try:
-            with open(coming, "wb") as file:
-                _pump(pieces, file, callback)
-            os.replace(coming, lpath)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(coming)
-            raise
+        with whole_file(lpath) as file:
+            _pump(pieces, file, callback)
 
     def cat_ranges(
         self, paths: Any, starts: Any, ends: Any, max_gap: int | None = None, on_error: str = "return", **kwargs: Any
