@@ -12,44 +12,11 @@ from types import MappingProxyType
 import click
 
 from datastore.errors import ErrorCode, StoreError
-from stowstore.cli.lazy import LazyGroup
+from stowstore.cli.lazy import LazyGroup, Verb
 from stowstore.cli.opening import Opener, kind_options
 from stowstore.versions.errors import LeaseLost, MergeConflict, VolumeError
 
 __all__ = ["ExitCode", "main"]
-
-#: Commands are imported when asked for, so that ``--help`` and completion answer at once.
-_COMMANDS: Mapping[str, str] = MappingProxyType(
-    {
-        "ls": "stowstore.cli.browse:ls",
-        "head": "stowstore.cli.browse:head",
-        "cat": "stowstore.cli.browse:cat",
-        "get": "stowstore.cli.move:get",
-        "put": "stowstore.cli.move:put",
-        "cp": "stowstore.cli.move:cp",
-        "rm": "stowstore.cli.move:rm",
-        "mb": "stowstore.cli.browse:mb",
-        "rb": "stowstore.cli.browse:rb",
-        "sign": "stowstore.cli.browse:sign",
-        "volume": "stowstore.cli.volume:volume",
-        "explore": "stowstore.cli.explore:explore",
-        "run": "stowstore.cli.run:run",
-        "record": "stowstore.cli.records:record",
-        "report": "stowstore.cli.report:report",
-        "mount": "stowstore.cli.mounting:mount",
-        "umount": "stowstore.cli.mounting:umount",
-        "mounts": "stowstore.cli.mounting:mounts",
-        "commit": "stowstore.cli.mounting:commit",
-        "finalize": "stowstore.cli.mounting:finalize",
-        "stats": "stowstore.cli.mounting:stats",
-        "warmup": "stowstore.cli.mounting:warmup",
-        "refresh": "stowstore.cli.mounting:refresh",
-        "demo": "stowstore.cli.demo:demo",
-        "doctor": "stowstore.cli.doctor:doctor",
-        "metrics": "stowstore.cli.metrics:metrics",
-        "bench": "stowstore.cli.bench:bench",
-    }
-)
 
 
 class ExitCode:
@@ -97,9 +64,46 @@ _ERRNOS: Mapping[int | None, int] = MappingProxyType(
 
 
 class _Commands(LazyGroup):
-    targets = _COMMANDS
     extra = "volumes"
-    extras = MappingProxyType({"explore": "explore", "report": "report"})
+    sections = MappingProxyType(
+        {
+            "Objects of any store": {
+                "ls": Verb("browse:ls", "List objects and prefixes."),
+                "head": Verb("browse:head", "Show an object's size, etag, type and metadata."),
+                "cat": Verb("browse:cat", "Write an object, or a range of it, to standard output."),
+                "get": Verb("move:get", "Copy objects to files."),
+                "put": Verb("move:put", "Copy files to objects."),
+                "cp": Verb("move:cp", "Copy objects, inside one store or between two."),
+                "rm": Verb("move:rm", "Remove objects."),
+                "mb": Verb("browse:mb", "Make a private container (bucket)."),
+                "rb": Verb("browse:rb", "Remove an empty container (bucket)."),
+                "sign": Verb("browse:sign", "Sign a URL that gives access to one object for a while."),
+            },
+            "Volumes, jobs and records": {
+                "volume": Verb("volume:volume", "Make, version, fork, merge, check and limit volumes."),
+                "run": Verb("run:run", "Run a command that sees only its volumes."),
+                "record": Verb("records:record", "Keep the directories of runs in a store, and find them."),
+                "explore": Verb("explore:explore", "Look around in a volume, in the terminal.", "explore"),
+                "report": Verb("report:report", "Make a page of HTML about a root.", "report"),
+            },
+            "Mounts": {
+                "mount": Verb("mounting:mount", "Mount a volume, or a version of one."),
+                "umount": Verb("mounting:umount", "Unmount; what is not committed waits in its journal."),
+                "mounts": Verb("mounting:mounts", "List what this user has mounted here."),
+                "commit": Verb("mounting:commit", "Publish a mounted volume's present state as a version."),
+                "finalize": Verb("mounting:finalize", "Unmount a volume and publish what it holds."),
+                "stats": Verb("mounting:stats", "Show what a mount holds and does."),
+                "warmup": Verb("mounting:warmup", "Read files of a mount into its caches."),
+                "refresh": Verb("mounting:refresh", "Move a read-only mount to its newest version."),
+            },
+            "This machine": {
+                "demo": Verb("demo:demo", "Do a bit of everything, and tell what happened."),
+                "doctor": Verb("doctor:doctor", "Tell what works here, what is missing, how to get it."),
+                "bench": Verb("bench:bench", "Measure a store, or a mounted path, from here."),
+                "metrics": Verb("metrics:metrics", "Print what is measured, dashboards and alerts."),
+            },
+        }
+    )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,7 +27,9 @@ from stowstore.store import StowStore, open_store
 __all__ = ["doctor"]
 
 _PACKAGES = ("obstore", "minio", "apache-libcloud", "prometheus-client", "structlog", "attrs")
-_EXTRAS = {"redis": "redis", "protobuf": "google.protobuf", "testing": "hypothesis"}
+#: Extras for whoever works on this project, and those that only name others.
+_NOT_FOR_USERS = frozenset({"all", "bench", "docs", "test"})
+_REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*;.*\bextra == ["']([A-Za-z0-9._-]+)["']""")
 _CREDENTIALS = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
@@ -91,12 +92,12 @@ def _machine() -> Iterator[Finding]:
             yield Finding(name, Verdict.OK, version(name))
         except PackageNotFoundError:
             yield Finding(name, Verdict.FAIL, "not installed", f"pip install {name}")
-    for extra, module in _EXTRAS.items():
-        try:
-            importlib.import_module(module)
+    for extra, packages in _extras().items():
+        if missing := [package for package in packages if not _is_installed(package)]:
+            advice = f'pip install "stowstore[{extra}]"'
+            yield Finding(f"extra {extra}", Verdict.NOTE, f"without {', '.join(missing)}", advice)
+        else:
             yield Finding(f"extra {extra}", Verdict.OK, "installed")
-        except ImportError:
-            yield Finding(f"extra {extra}", Verdict.NOTE, "not installed", f'pip install "stowstore[{extra}]"')
     usage = shutil.disk_usage(tempfile.gettempdir())
     enough = usage.free > 1 << 30
     yield Finding(
@@ -105,6 +106,24 @@ def _machine() -> Iterator[Finding]:
         f"{size_text(usage.free)} free in {tempfile.gettempdir()}",
         "" if enough else "large uploads from streams may not fit: free some, or point TMPDIR elsewhere",
     )
+
+
+def _extras() -> dict[str, list[str]]:
+    """The packages each extra of this distribution brings."""
+    found: dict[str, list[str]] = {}
+    for requirement in requires("stowstore") or ():
+        parts = _REQUIREMENT.match(requirement)
+        if parts is not None and parts[2] not in _NOT_FOR_USERS:
+            found.setdefault(parts[2], []).append(parts[1])
+    return found
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _mounting() -> Iterator[Finding]:

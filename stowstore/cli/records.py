@@ -8,30 +8,36 @@ from typing import ClassVar
 
 import click
 
-from stowstore.cli.lazy import LazyGroup
+from stowstore.cli.lazy import LazyGroup, Verb
 
 __all__ = ["record"]
 
 
 class _RecordGroup(LazyGroup):
     extra = "volumes"
-    targets: ClassVar[Mapping[str, str]] = MappingProxyType(
+    sections: ClassVar[Mapping[str, Mapping[str, Verb]]] = MappingProxyType(
         {
-            "push": "stowstore.cli.records_moving:push",
-            "pull": "stowstore.cli.records_moving:pull",
-            "export": "stowstore.cli.records_moving:export",
-            "ls": "stowstore.cli.records_finding:ls",
-            "show": "stowstore.cli.records_finding:show",
-            "search": "stowstore.cli.records_finding:search",
-            "graph": "stowstore.cli.records_finding:graph",
-            "label": "stowstore.cli.records_finding:label",
-            "touch": "stowstore.cli.records_finding:touch",
-            "rm": "stowstore.cli.records_upkeep:rm",
-            "restore": "stowstore.cli.records_upkeep:restore",
-            "gc": "stowstore.cli.records_upkeep:gc",
-            "evict": "stowstore.cli.records_upkeep:evict",
-            "verify": "stowstore.cli.records_upkeep:verify",
-            "reindex": "stowstore.cli.records_upkeep:reindex",
+            "To and from a root": {
+                "push": Verb("records_moving:push", "Bring records into a root; only what changed is sent."),
+                "pull": Verb("records_moving:pull", "Put records below a directory, every byte verified."),
+                "export": Verb("records_moving:export", "Write a record into a tar archive."),
+            },
+            "What is there": {
+                "ls": Verb("records_finding:ls", "List records, the newest first."),
+                "show": Verb("records_finding:show", "Show what a record is."),
+                "search": Verb("records_finding:search", "Find records by values of their configuration."),
+                "graph": Verb("records_finding:graph", "Show everything a record is related to."),
+                "label": Verb("records_finding:label", "Call a record by a name, or say what it is called."),
+                "touch": Verb("records_finding:touch", "Say that local records have changed."),
+            },
+            "Upkeep": {
+                "rm": Verb("records_upkeep:rm", "Remove records: to the trash."),
+                "restore": Verb("records_upkeep:restore", "Take records out of the trash."),
+                "gc": Verb("records_upkeep:gc", "Empty the trash, and remove what no record needs."),
+                "evict": Verb("records_upkeep:evict", "Remove local copies of which the root has every byte."),
+                "verify": Verb("records_upkeep:verify", "Compare what the root has with its manifests."),
+                "reindex": Verb("records_upkeep:reindex", "Bring the local index up to date."),
+            },
         }
     )
 

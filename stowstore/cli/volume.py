@@ -10,59 +10,67 @@ from typing import ClassVar, Final
 import click
 from attrs import frozen
 
-from stowstore.cli.lazy import LazyGroup
+from stowstore.cli.lazy import LazyGroup, Verb
 
 __all__ = ["volume"]
 
 
 class _VolumeGroup(LazyGroup):
     extra = "volumes"
-    targets: ClassVar[Mapping[str, str]] = MappingProxyType(
+    aliases = MappingProxyType({"commit": "snapshot", "delete": "remove", "rm": "remove", "save": "backup"})
+    sections: ClassVar[Mapping[str, Mapping[str, Verb]]] = MappingProxyType(
         {
-            "create": "stowstore.cli.named_volumes:create",
-            "list": "stowstore.cli.named_volumes:list_",
-            "inspect": "stowstore.cli.named_volumes:inspect",
-            "df": "stowstore.cli.named_volumes:df",
-            "usage": "stowstore.cli.named_volumes:usage",
-            "resize": "stowstore.cli.named_volumes:resize",
-            "remove": "stowstore.cli.named_volumes:remove",
-            "prune": "stowstore.cli.named_volumes:prune",
-            "label": "stowstore.cli.named_volumes:label",
-            "jobs": "stowstore.cli.named_volumes:jobs",
-            "metrics": "stowstore.cli.named_volumes:metrics",
-            "snapshot": "stowstore.cli.named_history:snapshot",
-            "restore": "stowstore.cli.named_history:restore",
-            "clone": "stowstore.cli.named_history:clone",
-            "backup": "stowstore.cli.named_history:backup",
-            "push": "stowstore.cli.named_history:push",
-            "pull": "stowstore.cli.named_history:pull",
-            "cp": "stowstore.cli.named_history:cp",
-            "import": "stowstore.cli.named_history:import_",
-            "export": "stowstore.cli.volume_content:export",
-            "ls": "stowstore.cli.volume_browsing:ls",
-            "tree": "stowstore.cli.volume_browsing:tree",
-            "cat": "stowstore.cli.volume_browsing:cat",
-            "log": "stowstore.cli.volume_history:log",
-            "show": "stowstore.cli.volume_history:show",
-            "diff": "stowstore.cli.volume_history:diff",
-            "fork": "stowstore.cli.volume_history:fork",
-            "merge": "stowstore.cli.volume_history:merge",
-            "tag": "stowstore.cli.volume_history:tag",
-            "gc": "stowstore.cli.volume_upkeep:gc",
-            "check": "stowstore.cli.volume_upkeep:check",
-            "repair": "stowstore.cli.volume_upkeep:repair",
-            "recover": "stowstore.cli.volume_upkeep:recover",
-            "migrate": "stowstore.cli.volume_upkeep:migrate",
+            "Volumes of this host, by NAME": {
+                "create": Verb("named_volumes:create", "Create a volume of a size that is enforced, or ROOT#NAME."),
+                "list": Verb("named_volumes:list_", "List the volumes of this host, or those in a ROOT."),
+                "inspect": Verb("named_volumes:inspect", "Show everything about volumes: limits, backing, jobs."),
+                "df": Verb("named_volumes:df", "Show how full volumes are; nothing is walked."),
+                "usage": Verb("named_volumes:usage", "Show what a volume holds, and its largest directories."),
+                "resize": Verb("named_volumes:resize", "Change the size of a volume while jobs use it."),
+                "label": Verb("named_volumes:label", "Set labels of a volume, or take them away."),
+                "jobs": Verb("named_volumes:jobs", "Show which jobs use volumes."),
+                "metrics": Verb("named_volumes:metrics", "Print what volumes hold, in Prometheus' format."),
+                "remove": Verb("named_volumes:remove", "Remove volumes and everything they hold."),
+            },
+            "Files, in and out": {
+                "ls": Verb("volume_browsing:ls", "List a directory of a version."),
+                "tree": Verb("volume_browsing:tree", "Draw a directory of a version as a tree."),
+                "cat": Verb("volume_browsing:cat", "Write files of a version to standard output."),
+                "cp": Verb("named_history:cp", "Copy files between a volume and the local disk."),
+                "import": Verb("named_history:import_", "Bring in a directory, a tar file or a tar stream."),
+                "export": Verb("volume_content:export", "Write a version into a directory or a tar stream."),
+            },
+            "Versions": {
+                "snapshot": Verb("named_history:snapshot", "Publish the present state as a version."),
+                "log": Verb("volume_history:log", "Show the versions a volume came from."),
+                "show": Verb("volume_history:show", "Show all that is known of a version."),
+                "diff": Verb("volume_history:diff", "List the paths in which two versions differ."),
+                "tag": Verb("volume_history:tag", "Name a version."),
+                "restore": Verb("named_history:restore", "Take a volume back to a version, or make one of a backup."),
+                "fork": Verb("volume_history:fork", "Make another volume of a version: one small write."),
+                "merge": Verb("volume_history:merge", "Take in what another volume has changed since a fork."),
+                "clone": Verb("named_history:clone", "Make another volume of this host of what one holds."),
+            },
+            "Other hosts and backups": {
+                "push": Verb("named_history:push", "Copy a volume with its versions to a root in any store."),
+                "pull": Verb("named_history:pull", "Make a volume of one in a root, or move it on."),
+                "backup": Verb("named_history:backup", "Write a volume into a tar file, or to any store."),
+            },
+            "Upkeep": {
+                "prune": Verb("named_volumes:prune", "Forget old versions, or remove volumes nobody needs."),
+                "gc": Verb("volume_upkeep:gc", "Delete the packs of a root that no version needs."),
+                "check": Verb("volume_upkeep:check", "Look for damage in a version, a volume or a root."),
+                "repair": Verb("volume_upkeep:repair", "Make a whole version of what is left of a damaged one."),
+                "recover": Verb("volume_upkeep:recover", "Save what a stranded journal holds."),
+                "migrate": Verb("volume_upkeep:migrate", "Move a volume to another kind of metadata store."),
+            },
         }
     )
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        verb = _ALIASES.get(args[0], args[0])
+        verb = self.aliases.get(args[0], args[0])
         other = _OTHERS.get(verb)
         if other is not None and other.is_meant(args[1:]):
             return verb, self.load(ctx, other.target, self.extra), args[1:]
@@ -134,23 +142,18 @@ _WITH_VALUES: Final = frozenset(
     }
 )
 
-#: What people type.
-_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
-    {"commit": "snapshot", "delete": "remove", "rm": "remove", "save": "backup"}
-)
-
 #: A plain NAME is a volume of this host; ROOT#NAME is one in a store, which some verbs do something else with.
 _OTHERS: Final[Mapping[str, _Other]] = MappingProxyType(
     {
-        "create": _Other("stowstore.cli.volume_content:create", _names_an_address),
-        "import": _Other("stowstore.cli.volume_content:import_", _names_an_address),
-        "cp": _Other("stowstore.cli.volume_content:cp", _names_an_address),
-        "list": _Other("stowstore.cli.volume_browsing:list_", _names_a_root),
-        "ls": _Other("stowstore.cli.named_volumes:list_", _has_no_volume),
-        "usage": _Other("stowstore.cli.volume_usage:usage", _names_an_address),
-        "restore": _Other("stowstore.cli.volume_history:restore", _begins_with_an_address),
-        "prune": _Other("stowstore.cli.volume_upkeep:prune", _has_rules),
-        "fork": _Other("stowstore.cli.named_history:clone", _is_plain),
+        "create": _Other("volume_content:create", _names_an_address),
+        "import": _Other("volume_content:import_", _names_an_address),
+        "cp": _Other("volume_content:cp", _names_an_address),
+        "list": _Other("volume_browsing:list_", _names_a_root),
+        "ls": _Other("named_volumes:list_", _has_no_volume),
+        "usage": _Other("volume_usage:usage", _names_an_address),
+        "restore": _Other("volume_history:restore", _begins_with_an_address),
+        "prune": _Other("volume_upkeep:prune", _has_rules),
+        "fork": _Other("named_history:clone", _is_plain),
     }
 )
 

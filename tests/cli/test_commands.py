@@ -6,9 +6,10 @@ import json
 import os
 from pathlib import Path
 
+import click
 import pytest
 
-from stowstore.cli.app import _COMMANDS
+from stowstore.cli.app import cli
 from tests.cli.conftest import Run
 
 
@@ -160,7 +161,7 @@ def test_without_a_store(stow: Run) -> None:
     assert "--store" in result.stderr
 
 
-@pytest.mark.parametrize("command", sorted(_COMMANDS))
+@pytest.mark.parametrize("command", cli.list_commands(click.Context(cli)))
 def test_every_command_teaches(stow: Run, command: str) -> None:
     """--help of every command works without a store and says what it does."""
     result = stow(command, "--help", store=None)

@@ -634,7 +634,7 @@ def test_errors_are_json_when_asked(volume: Volume, root: str, data: str) -> Non
     assert ("NOT_FOUND", "list volumes to see which") == tuple(json.loads(answer.err)[n] for n in ("code", "hint"))
 
 
-@pytest.mark.parametrize("verb", list(_VolumeGroup.targets))
+@pytest.mark.parametrize("verb", list(_VolumeGroup.verbs()))
 def test_every_verb_has_help(volume: Volume, verb: str) -> None:
     """Help says what a verb does, and shows an example."""
     answer = volume(verb, "--help")
