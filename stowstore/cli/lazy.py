@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
             if extra is None or package == "stowstore":
                 raise
             raise click.ClickException(
-                f"{ctx.info_name} needs the package {package}: pip install 'stowstore[{extra}]'"
+                f"{ctx.command_path} {name.rstrip('_')} needs the package {package}: pip install 'stowstore[{extra}]'"
             ) from error
         assert isinstance(command, click.Command)
         return command
