@@ -80,7 +80,9 @@ class Scraper:
             assert time.monotonic() < deadline, f"Prometheus answers {samples} to {expr}"
             time.sleep(0.1)
 
-    def value(self, expr: str) -> float:
-        """The one number an expression has."""
-        (sample,) = self.wait_for(expr)
-        return float(sample["value"][1])
+    def expect(self, expr: str, condition: str) -> None:
+        """Waits until the one number of an expression is as it should be, such as ``== 3``.
+
+        A scrape in the midst of work has some numbers of before and some of after.
+        """
+        self.wait_for(f"({expr}) {condition}")

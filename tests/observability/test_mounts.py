@@ -56,14 +56,14 @@ def test_a_mount_fills_its_panels(place: Place, scraper: Scraper) -> None:
     (info,) = scraper.wait_for(f"stow_mount_info{{{where}}}")
     assert (name, "rw") == (info["metric"]["volume"], info["metric"]["access"])
     assert "ro" == scraper.wait_for(f'stow_mount_info{{instance="{reading}"}}')[0]["metric"]["access"]
-    assert 2 == scraper.value(f'stow_mount_requests_total{{{where}, operation="create"}}')
+    scraper.expect(f'stow_mount_requests_total{{{where}, operation="create"}}', "== 2")
     # Two files and the top directory; the second holds what the first does but for a byte.
-    assert 3 == scraper.value(f"stow_mount_inodes{{{where}}}")
-    assert 2 * _LARGE - 3 == scraper.value(f"stow_mount_used_bytes{{{where}}}")
-    assert scraper.value(f'stow_mount_fetched_bytes_total{{instance="{reading}"}}') >= _LARGE
+    scraper.expect(f"stow_mount_inodes{{{where}}}", "== 3")
+    scraper.expect(f"stow_mount_used_bytes{{{where}}}", f"== {2 * _LARGE - 3}")
+    scraper.expect(f'stow_mount_fetched_bytes_total{{instance="{reading}"}}', f">= {_LARGE}")
     # The daemon's store counts where the dashboard of stores looks.
-    assert scraper.value(f'sum (stow_operations_total{{{where}, operation="write", outcome="ok"}})') >= 2
-    assert scraper.value(f'sum (stow_transferred_bytes_total{{instance="{reading}", direction="in"}})') >= _LARGE
+    scraper.expect(f'sum (stow_operations_total{{{where}, operation="write", outcome="ok"}})', ">= 2")
+    scraper.expect(f'sum (stow_transferred_bytes_total{{instance="{reading}", direction="in"}})', f">= {_LARGE}")
 
 
 def test_volumes_of_a_host_fill_their_panels(tmp_path: Path, scraper: Scraper) -> None:
@@ -83,5 +83,5 @@ def test_volumes_of_a_host_fill_their_panels(tmp_path: Path, scraper: Scraper) -
         for question in asked:
             scraper.wait_for(question.expr)
         assert len(asked) >= 7
-        assert 64 << 20 == scraper.value(f'stow_volume_size_bytes{{volume="{name}"}}')
-        assert 1000 == scraper.value(f'stow_volume_inodes_limit{{volume="{name}"}}')
+        scraper.expect(f'stow_volume_size_bytes{{volume="{name}"}}', f"== {64 << 20}")
+        scraper.expect(f'stow_volume_inodes_limit{{volume="{name}"}}', "== 1000")

@@ -75,11 +75,11 @@ def test_every_panel_of_the_dashboard_has_data(radosgw: Server, proxy: FaultyPro
             scraper.wait_for(question.expr)
         assert len(asked) >= 18
         where = f'location="{name}"'
-        assert 2 == scraper.value(f'sum (stow_operation_errors_total{{{where}, code="THROTTLED"}})')
-        assert 4 == scraper.value(f'sum (stow_retries_total{{{where}, reason="throttled"}})')
-        assert 2 == scraper.value(f'sum (stow_operations_total{{{where}, outcome="cancelled"}})')
+        scraper.expect(f'sum (stow_operation_errors_total{{{where}, code="THROTTLED"}})', "== 2")
+        scraper.expect(f'sum (stow_retries_total{{{where}, reason="throttled"}})', "== 4")
+        scraper.expect(f'sum (stow_operations_total{{{where}, outcome="cancelled"}})', "== 2")
         # What was written is in the cache: every read hits but that of what is not there.
-        assert 10 == scraper.value(f'sum (stow_cache_requests_total{{{where}, result="hit"}})')
-        assert 2 == scraper.value(f'sum (stow_cache_requests_total{{{where}, result="miss"}})')
-        written = scraper.value(f'sum (stow_transferred_bytes_total{{{where}, direction="out"}})')
-        assert 2 * (100 + 100_000 + 1) == written
+        scraper.expect(f'sum (stow_cache_requests_total{{{where}, result="hit"}})', "== 10")
+        scraper.expect(f'sum (stow_cache_requests_total{{{where}, result="miss"}})', "== 2")
+        written = 2 * (100 + 100_000 + 1)
+        scraper.expect(f'sum (stow_transferred_bytes_total{{{where}, direction="out"}})', f"== {written}")
