@@ -14,7 +14,7 @@ from attrs import define, field
 from datastore.errors import StoreError
 from stowstore.cli.output import size_text
 
-__all__ = ["Job", "Outcome", "parallel_option", "run_jobs", "status_line"]
+__all__ = ["Job", "Outcome", "parallel_option", "run_jobs", "status_line", "step_line"]
 
 parallel_option = click.option(
     "-j", "--parallel", type=click.IntRange(1, 256), default=16, show_default=True, help="Transfers at the same time."
@@ -112,3 +112,10 @@ def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
     """A line that shows how far a run is."""
     with status_line(verb) as say:
         yield lambda done, moved: say(f"{verb}: {done} objects, {size_text(moved)}")
+
+
+@contextmanager
+def step_line(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows the steps of long work."""
+    with status_line(first) as say:
+        yield lambda step, done, total: say(f"{step}: {done} of {total}")

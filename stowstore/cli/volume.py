@@ -58,7 +58,7 @@ class _VolumeGroup(LazyGroup):
             },
             "Upkeep": {
                 "prune": Verb("named_volumes:prune", "Forget old versions, or remove volumes nobody needs."),
-                "gc": Verb("volume_upkeep:gc", "Delete the packs of a root that no version needs."),
+                "gc": Verb("volume_space:gc", "Delete the packs of a root that no version needs."),
                 "check": Verb("volume_upkeep:check", "Look for damage in a version, a volume or a root."),
                 "repair": Verb("volume_upkeep:repair", "Make a whole version of what is left of a damaged one."),
                 "recover": Verb("volume_upkeep:recover", "Save what a stranded journal holds."),
@@ -152,7 +152,7 @@ _OTHERS: Final[Mapping[str, _Other]] = MappingProxyType(
         "ls": _Other("named_volumes:list_", _has_no_volume),
         "usage": _Other("volume_usage:usage", _names_an_address),
         "restore": _Other("volume_history:restore", _begins_with_an_address),
-        "prune": _Other("volume_upkeep:prune", _has_rules),
+        "prune": _Other("volume_space:prune", _has_rules),
         "fork": _Other("named_history:clone", _is_plain),
     }
 )
