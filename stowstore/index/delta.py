@@ -6,9 +6,9 @@ the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from operator import lt
+from operator import itemgetter, lt
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ SEGMENT_BYTES: Final = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+_key_of = itemgetter(0)
 
 
 @frozen
@@ -60,16 +61,18 @@ def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, b
     contents = iter(reader.read([block for delta in deltas for block in delta.blocks]))
     records: dict[bytes, bytes | None] = {}
     for delta in deltas:
-        found = [pair for _, raw in zip(delta.blocks, contents, strict=False) for pair in _decode(raw)]
-        known = [key for key, _ in found]
+        found: list[tuple[bytes, bytes | None]] = []
+        for raw in islice(contents, len(delta.blocks)):
+            found += _decode(raw)
+        known = list(map(_key_of, found))
         if len(found) != delta.records or not all(map(lt, known, islice(known, 1, None))):
             raise CorruptNode("a delta segment is not what its reference says")
         records.update(found)
     return records
 
 
-def _decode(raw: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+def _decode(raw: bytes) -> list[tuple[bytes, bytes | None]]:
     try:
-        yield from _decoder.decode(raw)
+        return _decoder.decode(raw)
     except msgspec.MsgspecError as error:
         raise CorruptNode(f"a delta segment cannot be read: {error}") from error
