@@ -15,6 +15,8 @@ class LazyGroup(click.Group):
     """A group that imports a command, ``module:name``, when it is asked for, so that ``--help`` answers at once."""
 
     targets: ClassVar[Mapping[str, str]] = {}
+    #: Other names of commands, which help does not list.
+    aliases: ClassVar[Mapping[str, str]] = {}
     #: The extra of this distribution that brings what the commands import; None when they need nothing more.
     extra: ClassVar[str | None] = None
     #: The extras of commands that need another one.
@@ -24,6 +26,7 @@ class LazyGroup(click.Group):
         return list(self.targets)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = self.aliases.get(cmd_name, cmd_name)
         target = self.targets.get(cmd_name)
         return None if target is None else self.load(ctx, target, self.extras.get(cmd_name, self.extra))
 

@@ -56,13 +56,14 @@ class _VolumeGroup(LazyGroup):
         }
     )
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"commit": "snapshot", "delete": "remove", "rm": "remove", "save": "backup"}
+    )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        verb = _ALIASES.get(args[0], args[0])
+        verb = self.aliases.get(args[0], args[0])
         other = _OTHERS.get(verb)
         if other is not None and other.is_meant(args[1:]):
             return verb, self.load(ctx, other.target, self.extra), args[1:]
@@ -132,11 +133,6 @@ _WITH_VALUES: Final = frozenset(
         ),
         *("--size", "--tag", "--type", "-m", "-n", "-o"),
     }
-)
-
-#: What people type.
-_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
-    {"commit": "snapshot", "delete": "remove", "rm": "remove", "save": "backup"}
 )
 
 #: A plain NAME is a volume of this host; ROOT#NAME is one in a store, which some verbs do something else with.

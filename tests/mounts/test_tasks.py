@@ -56,7 +56,7 @@ def test_a_volume_mounted_to_be_read_that_is_returned(mounting: Mounting) -> Non
 
 
 def test_what_is_not_committed_survives_a_mount_to_read(mounting: Mounting) -> None:
-    """A mount for reading does not see the journal, a failed task that made it leaves it, and publishing takes it up."""
+    """A mount for reading does not see the journal, a failed task leaves it, and publishing takes it up."""
     volume = mounting.volume()
     with volume.blocking as files:
         files.write_text("file", "old")
