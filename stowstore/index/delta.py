@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from operator import itemgetter, lt
+from operator import attrgetter, lt
 from typing import Final
 
 import msgspec
@@ -23,8 +23,18 @@ __all__ = ["DeltaRef", "read_deltas", "write_delta"]
 SEGMENT_BYTES: Final = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
-_key_of = itemgetter(0)
+_key_of = attrgetter("key")
+_value_of = attrgetter("value")
+
+
+class _Pair(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A changed record; thousands of tuples would have the garbage collector run."""
+
+    key: bytes
+    value: bytes | None
+
+
+_decoder = msgspec.msgpack.Decoder(list[_Pair])
 
 
 @frozen
@@ -61,17 +71,17 @@ def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, b
     contents = iter(reader.read([block for delta in deltas for block in delta.blocks]))
     records: dict[bytes, bytes | None] = {}
     for delta in deltas:
-        found: list[tuple[bytes, bytes | None]] = []
+        found: list[_Pair] = []
         for raw in islice(contents, len(delta.blocks)):
             found += _decode(raw)
         known = list(map(_key_of, found))
         if len(found) != delta.records or not all(map(lt, known, islice(known, 1, None))):
             raise CorruptNode("a delta segment is not what its reference says")
-        records.update(found)
+        records.update(zip(known, map(_value_of, found), strict=True))
     return records
 
 
-def _decode(raw: bytes) -> list[tuple[bytes, bytes | None]]:
+def _decode(raw: bytes) -> list[_Pair]:
     try:
         return _decoder.decode(raw)
     except msgspec.MsgspecError as error:

@@ -15,7 +15,7 @@ from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.overlay import DirectoryChanges
 
-__all__ = ["DirectoryEntry", "DirectoryStream", "OpenDirectory", "OpenFile", "directory_entries"]
+__all__ = ["DirectoryEntry", "DirectoryStream", "OpenDirectory", "OpenFile", "directory_entries", "stored_entries"]
 
 _DIRECTORY: Final = 0o040000
 
@@ -163,6 +163,16 @@ def directory_entries(
 
 
 def _stored(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[bytes, EntryRecord]]:
+    for names, entries in stored_entries(snapshot, start, stop):
+        yield from zip(names, entries, strict=True)
+
+
+def stored_entries(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[list[bytes], list[EntryRecord]]]:
+    """The names and entries of a version between two keys, some hundred at a time.
+
+    Raises:
+        CorruptRecord: there is a name that cannot be one, or an entry that cannot.
+    """
     for keys, values in snapshot.leaves(start, stop):
         names = list(map(_NAME, keys))
         entries = EntryRecord.decode_all(values)
@@ -173,7 +183,7 @@ def _stored(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[byt
             _refuse_names(names)
         if min(map(_INO, entries)) < 0:
             raise CorruptRecord("a directory of the volume has an entry with an impossible inode")
-        yield from zip(names, entries, strict=True)
+        yield names, entries
 
 
 def _refuse_names(names: list[bytes]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import stat
 from typing import Any, Final, Protocol
 
-from stowstore.index.keys import inode_key
+from stowstore.index.keys import entry_prefix, inode_key
 from stowstore.index.records import CorruptRecord, InodeRecord
 from stowstore.index.snapshot import Snapshot
-from stowstore.namespace.handles import directory_entries
+from stowstore.namespace.handles import stored_entries
 from stowstore.namespace.inodes import Attributes
 from stowstore.volumes.files import Files
 from stowstore.volumes.paths import as_text, as_texts, encoded, find
@@ -67,18 +67,21 @@ def version_listing(snapshot: Snapshot, ino: int, path: str) -> list[dict[str, A
     Raises:
         CorruptRecord: a name leads to no inode.
     """
-    entries = list(directory_entries(snapshot, ino, {}))
-    wanted = [inode_key(entry.ino) for _, entry in entries]
-    names = as_texts([name for name, _ in entries])
+    names: list[bytes] = []
+    numbers: list[int] = []
+    for some, entries in stored_entries(snapshot, entry_prefix(ino), entry_prefix(ino + 1)):
+        names += some
+        numbers += [entry.ino for entry in entries]
+    wanted = list(map(inode_key, numbers))
     stored = snapshot.find(sorted(wanted))
     try:
         records = InodeRecord.decode_all(map(stored.__getitem__, wanted))
     except KeyError as error:
-        name = entries[wanted.index(error.args[0])][0]
+        name = names[wanted.index(error.args[0])]
         raise CorruptRecord(f"a directory of the volume has an entry without an inode: {name[:300]!r}") from None
     return [
-        info_of(f"{path}/{name}", entry.ino, record)
-        for name, (_, entry), record in zip(names, entries, records, strict=True)
+        info_of(f"{path}/{name}", number, record)
+        for name, number, record in zip(as_texts(names), numbers, records, strict=True)
     ]
 
 
