@@ -40,11 +40,29 @@ class _RecordGroup(LazyGroup):
             },
         }
     )
+    #: The words of machinable's ``Storage``.
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "upload": "push",
+            "commit": "push",
+            "update": "push",
+            "download": "pull",
+            "retrieve": "pull",
+            "fetch": "pull",
+            "delete": "rm",
+            "remove": "rm",
+            "list": "ls",
+            "walk": "ls",
+        }
+    )
 
 
 @click.group(cls=_RecordGroup)
 def record() -> None:
     """Directories of runs, kept in a store: pushed, found, pulled and let go of.
+
+    The verbs of machinable's Storage work, too: upload, commit and update push; download, retrieve and fetch pull;
+    delete is rm, and walk is ls.
 
     A ROOT is the URL of a prefix in a store, without secrets: those come from the environment, or with --option
     NAME=VALUE. A record is named by its uuid; its directory holds .machinable and id.json, as machinable writes them.

@@ -21,6 +21,8 @@ from stowstore.cli.transfers import status_line
 from stowstore.config import ContainerPolicy
 from stowstore.durations import parse_duration
 from stowstore.records import DigestCache, RecordIndex, RecordStore, TransferState
+from stowstore.records.errors import InvalidRecord
+from stowstore.records.model import check_uuid
 from stowstore.records.opening import open_records
 from stowstore.records.sending_spread import RecordsPlace, Spread
 from stowstore.runners import Cluster
@@ -28,6 +30,7 @@ from stowstore.runners import Cluster
 __all__ = [
     "Moment",
     "Records",
+    "Uuid",
     "dry_run_option",
     "record_command",
     "related_option",
@@ -47,7 +50,21 @@ related_option = click.option(
 )
 skip_missing_option = click.option("--skip-missing", is_flag=True, help="Go on where a record is missing.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-uuids = click.argument("uuids", metavar="UUID...", nargs=-1, required=True)
+
+
+class Uuid(click.ParamType[str]):
+    """The uuid of a record; what cannot be one is wrong use, not a record that is missing."""
+
+    name = "uuid"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return check_uuid(value)
+        except InvalidRecord as error:
+            self.fail(f"{error.message}: {error.hint}", param, ctx)
+
+
+uuids = click.argument("uuids", metavar="UUID...", nargs=-1, required=True, type=Uuid())
 
 
 class Moment(click.ParamType[datetime]):

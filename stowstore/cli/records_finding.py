@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
-from stowstore.cli.records_access import Moment, Records, record_command
+from stowstore.cli.records_access import Moment, Records, Uuid, record_command
 from stowstore.cli.volume_access import printable
 from stowstore.records import Comparison, Filter, Manifest, RecordDirectory, Related
 from stowstore.records.closures import closure
@@ -29,7 +29,7 @@ _HEAD = ("UUID", "CREATED", "MODULE", "LABEL", "FILES", "SIZE")
 @click.command()
 @click.argument("root")
 @click.option("--label", help="Those of this label.")
-@click.option("--parent", metavar="UUID", help="Runs of this record, or records of this project.")
+@click.option("--parent", metavar="UUID", type=Uuid(), help="Runs of this record, or records of this project.")
 @click.option("--since", type=Moment(), help="Those made then or later: a time, or 7d for the last week.")
 @click.option("--until", type=Moment(), help="Those made before.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
@@ -57,7 +57,7 @@ def ls(
 
 @click.command()
 @click.argument("root")
-@click.argument("uuid")
+@click.argument("uuid", type=Uuid())
 @click.option("--files", is_flag=True, help="List its files, too.")
 @json_option
 @record_command
@@ -170,7 +170,7 @@ def search(
 
 @click.command()
 @click.argument("root")
-@click.argument("uuid")
+@click.argument("uuid", type=Uuid())
 @click.option("--dot", is_flag=True, help="Print a graph for Graphviz.")
 @json_option
 @record_command
@@ -218,7 +218,7 @@ def graph(records: Records, root: str, uuid: str, dot: bool, as_json: bool) -> N
 
 @click.command()
 @click.argument("root")
-@click.argument("uuid")
+@click.argument("uuid", type=Uuid())
 @click.argument("text", required=False)
 @click.option("--clear", is_flag=True, help="Take the label away.")
 @record_command

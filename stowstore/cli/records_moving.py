@@ -12,6 +12,7 @@ from stowstore.cli.dask import cluster_at, dask_option
 from stowstore.cli.output import echo_json, json_option, size_text
 from stowstore.cli.records_access import (
     Records,
+    Uuid,
     record_command,
     related_option,
     skip_missing_option,
@@ -119,7 +120,7 @@ def pull(
 
 @click.command()
 @click.argument("root")
-@click.argument("uuid")
+@click.argument("uuid", type=Uuid())
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
 @record_command
 def export(records: Records, root: str, uuid: str, archive: Path) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 
 from stowstore.cli.output import echo_json, json_option, size_text
-from stowstore.cli.records_access import Records, dry_run_option, record_command, skip_missing_option, tell, uuids
+from stowstore.cli.records_access import (
+    Records,
+    Uuid,
+    dry_run_option,
+    record_command,
+    skip_missing_option,
+    tell,
+    uuids,
+)
 from stowstore.durations import parse_duration
 from stowstore.records import Deletion, RecordDirectory
 from stowstore.records.collecting import collect
@@ -118,7 +126,7 @@ def evict(records: Records, root: str, directories: tuple[Path, ...], shallow: b
 
 @click.command()
 @click.argument("root")
-@click.argument("uuids", metavar="[UUID]...", nargs=-1)
+@click.argument("uuids", metavar="[UUID]...", nargs=-1, type=Uuid())
 @click.option("--deep", is_flag=True, help="Read every byte.")
 @json_option
 @record_command

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
@@ -75,16 +74,23 @@ class ExploredVersion:
 
     def top(self) -> Entry:
         """The directory that everything lies in."""
-        return self._entry(b"", b"", EntryRecord(keys.ROOT_INODE, stat.S_IFDIR), parent=None)
+        raw = self.snapshot.get(keys.inode_key(keys.ROOT_INODE))
+        return self._entry(b"", b"", EntryRecord(keys.ROOT_INODE, stat.S_IFDIR), raw, parent=None)
 
     def page(self, directory: Entry, start: bytes, limit: int) -> Page:
         """The names of a directory from ``start`` on."""
         prefix = keys.entry_prefix(directory.ino)
         pairs = list(islice(self.snapshot.scan(prefix + start, keys.after_prefix(prefix)), limit + 1))
-        found = []
-        for key, value in pairs[:limit]:
-            check()
-            found.append(self._child(directory, keys.name_of(key), EntryRecord.decode(value)))
+        entries = EntryRecord.decode_all(value for _, value in pairs[:limit])
+        check()
+        # A damaged index may say anything, also numbers that have no key.
+        wanted = {entry.ino: keys.inode_key(entry.ino) for entry in entries if entry.ino >= 0}
+        inodes = self.snapshot.find(sorted(wanted.values()))
+        check()
+        found = [
+            self._child(directory, keys.name_of(key), entry, inodes.get(wanted.get(entry.ino, b"")))
+            for (key, _), entry in zip(pairs, entries, strict=False)
+        ]
         return Page(entries=found, following=keys.name_of(pairs[limit][0]) if len(pairs) > limit else None)
 
     def chain(self, path: bytes) -> list[Entry]:
@@ -98,7 +104,9 @@ class ExploredVersion:
             raw = self.snapshot.get(keys.entry_key(found[-1].ino, name))
             if raw is None or not found[-1].is_directory:
                 raise FileNotFoundError(f"there is no {os.fsdecode(path)!r} in this version")
-            found.append(self._child(found[-1], name, EntryRecord.decode(raw)))
+            entry = EntryRecord.decode(raw)
+            inode = self.snapshot.get(keys.inode_key(entry.ino)) if entry.ino >= 0 else None
+            found.append(self._child(found[-1], name, entry, inode))
         return found
 
     def details(self, entry: Entry) -> Details:
@@ -126,24 +134,17 @@ class ExploredVersion:
             found[piece.offset : piece.offset + len(data)] = data
         return bytes(found)
 
-    def _child(self, directory: Entry, name: bytes, record: EntryRecord) -> Entry:
+    def _child(self, directory: Entry, name: bytes, entry: EntryRecord, raw: bytes | None) -> Entry:
         path = directory.path + b"/" + name if directory.path else name
-        return self._entry(name, path, record, parent=directory.ino)
+        return self._entry(name, path, entry, raw, parent=directory.ino)
 
-    def _entry(self, name: bytes, path: bytes, entry: EntryRecord, *, parent: int | None) -> Entry:
-        record = self._inode(entry)
+    @staticmethod
+    def _entry(name: bytes, path: bytes, entry: EntryRecord, raw: bytes | None, *, parent: int | None) -> Entry:
+        record = _inode(entry, raw)
         if record is not None and parent is not None and stat.S_ISDIR(entry.kind) and record.parent != parent:
             # A directory has one place: an index that shows it in two could be a circle.
             record = None
         return Entry(name=name, path=path, ino=entry.ino, kind=entry.kind, record=record)
-
-    def _inode(self, entry: EntryRecord) -> InodeRecord | None:
-        try:
-            raw = self.snapshot.get(keys.inode_key(entry.ino))
-            record = None if raw is None else InodeRecord.decode(raw)
-        except (CorruptRecord, struct.error):
-            return None
-        return record if record is not None and stat.S_IFMT(record.mode) == entry.kind else None
 
     def _extents(self, entry: Entry) -> Iterator[Extent]:
         if entry.record is None:
@@ -153,3 +154,12 @@ class ExploredVersion:
             prefix = keys.extents_prefix(entry.ino)
             for _, raw in self.snapshot.scan(prefix, keys.after_prefix(prefix)):
                 yield from unpack_extents(raw)
+
+
+def _inode(entry: EntryRecord, raw: bytes | None) -> InodeRecord | None:
+    """The inode of an entry, or None where there is none, or another one than the entry says."""
+    try:
+        record = None if raw is None else InodeRecord.decode(raw)
+    except CorruptRecord:
+        return None
+    return record if record is not None and stat.S_IFMT(record.mode) == entry.kind else None

@@ -6,9 +6,9 @@ the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from operator import lt
+from operator import attrgetter, lt
 from typing import Final
 
 import msgspec
@@ -23,7 +23,18 @@ __all__ = ["DeltaRef", "read_deltas", "write_delta"]
 SEGMENT_BYTES: Final = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+_key_of = attrgetter("key")
+_value_of = attrgetter("value")
+
+
+class _Pair(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A changed record; thousands of tuples would have the garbage collector run."""
+
+    key: bytes
+    value: bytes | None
+
+
+_decoder = msgspec.msgpack.Decoder(list[_Pair])
 
 
 @frozen
@@ -60,16 +71,18 @@ def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, b
     contents = iter(reader.read([block for delta in deltas for block in delta.blocks]))
     records: dict[bytes, bytes | None] = {}
     for delta in deltas:
-        found = [pair for _, raw in zip(delta.blocks, contents, strict=False) for pair in _decode(raw)]
-        known = [key for key, _ in found]
+        found: list[_Pair] = []
+        for raw in islice(contents, len(delta.blocks)):
+            found += _decode(raw)
+        known = list(map(_key_of, found))
         if len(found) != delta.records or not all(map(lt, known, islice(known, 1, None))):
             raise CorruptNode("a delta segment is not what its reference says")
-        records.update(found)
+        records.update(zip(known, map(_value_of, found), strict=True))
     return records
 
 
-def _decode(raw: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+def _decode(raw: bytes) -> list[_Pair]:
     try:
-        yield from _decoder.decode(raw)
+        return _decoder.decode(raw)
     except msgspec.MsgspecError as error:
         raise CorruptNode(f"a delta segment cannot be read: {error}") from error

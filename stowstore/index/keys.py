@@ -18,6 +18,7 @@ from typing import Final
 
 __all__ = [
     "ENTRY",
+    "ENTRY_NAME",
     "EXTENTS",
     "INODE",
     "ROOT_INODE",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 ENTRY: Final = b"d"
+#: Where the name begins in the key of an entry.
+ENTRY_NAME: Final = 9
 EXTENTS: Final = b"e"
 INODE: Final = b"i"
 SUPERBLOCK: Final = b"s"
@@ -85,7 +88,7 @@ def inode_of(key: bytes) -> int:
 
 def name_of(key: bytes) -> bytes:
     """The name in the key of an entry or an extended attribute."""
-    return key[9:]
+    return key[ENTRY_NAME:]
 
 
 def offset_of(key: bytes) -> int:

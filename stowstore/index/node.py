@@ -107,6 +107,11 @@ def decode_node(raw: bytes, level: int) -> Node:
     return Node(level, keys, values, len(raw))
 
 
+def _require_level(node: Node, level: int) -> None:
+    if node.level != level:
+        raise CorruptNode(f"an index node of level {node.level} stands where level {level} should")
+
+
 def _require_format(raw: bytes) -> None:
     """Refuses a node of another format, which may have anything behind its number."""
     try:
@@ -147,8 +152,8 @@ class NodeCache:
                 self._nodes.move_to_end(name)
         if node is None:
             node = self._load([ref], level)[0]
-        elif node.level != level:
-            raise CorruptNode(f"an index node of level {node.level} stands where level {level} should")
+        else:
+            _require_level(node, level)
         return node
 
     def get_near(self, ref: BlockRef, level: int) -> Node:
@@ -161,12 +166,18 @@ class NodeCache:
             raise WouldWait
         return self.get(ref, level)
 
-    def preload(self, refs: Sequence[BlockRef], level: int) -> None:
-        """Fetches nodes together that are about to be read one by one."""
+    def get_all(self, refs: Sequence[BlockRef], level: int) -> list[Node]:
+        """The nodes of references, which must be of the level given, fetched together."""
         with self._lock:
-            missing = [ref for ref in refs if ref.name not in self._nodes]
+            found = {ref.name: node for ref in refs if (node := self._nodes.get(ref.name)) is not None}
+            for name in found:
+                self._nodes.move_to_end(name)
+        for node in found.values():
+            _require_level(node, level)
+        missing = list({ref.name: ref for ref in refs if ref.name not in found}.values())
         if missing:
-            self._load(missing, level)
+            found.update(zip((ref.name for ref in missing), self._load(missing, level), strict=True))
+        return [found[ref.name] for ref in refs]
 
     def _load(self, refs: Sequence[BlockRef], level: int) -> list[Node]:
         if any(ref.length > BLOCK_BYTES for ref in refs):

@@ -7,9 +7,12 @@ version of the root.  Everything read is treated as hostile: lengths and types a
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from datastore.errors import StoreError
 from stowstore.chunks.block import BLOCK_BYTES, BLOCK_REF_BYTES, BlockRef
@@ -33,9 +36,13 @@ NAME_BYTES: Final = 255
 #: A file with more extents than this keeps them under keys of their own.
 INLINE_EXTENTS: Final = 4
 
-_MAX_NUMBER: Final = (1 << 63) - 1
-_MAX_OWNER: Final = (1 << 32) - 1
-_MAX_MODE: Final = (1 << 16) - 1
+# What values may be is said by their types, so that it is checked where they are decoded, in C.
+_Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+_Number = Annotated[int, Meta(ge=0)]
+_Time = Annotated[int, Meta(le=(1 << 63) - 1)]
+_Owner = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+_Mode = Annotated[int, Meta(ge=0, le=(1 << 16) - 1)]
+_Target = Annotated[bytes, Meta(max_length=4095)]
 
 _EXTENT_HEAD = struct.Struct(">QII")
 
@@ -61,7 +68,7 @@ class Extent(NamedTuple):
     block: BlockRef
 
 
-class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
     """What ``stat`` shows of an inode, and where its content starts; times in nanoseconds since 1970.
 
     ``extents`` are the packed extents of a file of at most `INLINE_EXTENTS`; with ``many_extents`` they lie
@@ -70,22 +77,22 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
     ``xattrs`` says whether ``x`` keys exist.  ``allocated`` counts the bytes that extents cover, holes left out.
     """
 
-    mode: int
-    uid: int
-    gid: int
-    nlink: int
-    size: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    btime_ns: int
-    rdev: int = 0
-    parent: int = 0
-    target: bytes = b""
+    mode: _Mode
+    uid: _Owner
+    gid: _Owner
+    nlink: _Count
+    size: _Count
+    atime_ns: _Time
+    mtime_ns: _Time
+    ctime_ns: _Time
+    btime_ns: _Time
+    rdev: _Number = 0
+    parent: _Number = 0
+    target: _Target = b""
     extents: bytes = b""
     many_extents: bool = False
     xattrs: bool = False
-    allocated: int = 0
+    allocated: _Count = 0
 
     def encode(self) -> bytes:
         return _encode(self)
@@ -97,28 +104,23 @@ class InodeRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
             found = _INODES.decode(raw)
         except msgspec.MsgspecError as error:
             raise CorruptRecord(f"an inode record cannot be read: {error}") from error
-        if (
-            min(found.size, found.nlink, found.allocated) < 0
-            or len(found.extents) % EXTENT_BYTES
-            or len(found.target) > 4095
-            or max(
-                found.size,
-                found.nlink,
-                found.allocated,
-                found.atime_ns,
-                found.mtime_ns,
-                found.ctime_ns,
-                found.btime_ns,
-            )
-            > _MAX_NUMBER
-            or not 0 <= found.uid | found.gid <= _MAX_OWNER
-            or not 0 <= found.mode <= _MAX_MODE
-        ):
-            raise CorruptRecord("an inode record has impossible values")
+        if len(found.extents) % EXTENT_BYTES:
+            raise CorruptRecord("an inode record has a part of an extent")
+        return found
+
+    @classmethod
+    def decode_all(cls, raws: Iterable[bytes]) -> list[InodeRecord]:
+        """The same of many, in a fraction of the time."""
+        try:
+            found = list(map(_INODES.decode, raws))
+        except msgspec.MsgspecError as error:
+            raise CorruptRecord(f"an inode record cannot be read: {error}") from error
+        if any(length % EXTENT_BYTES for length in set(map(len, map(_extents_of, found)))):
+            raise CorruptRecord("an inode record has a part of an extent")
         return found
 
 
-class EntryRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class EntryRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a directory entry points at: the inode, and its file type (the upper four bits of its mode)."""
 
     ino: int
@@ -132,6 +134,14 @@ class EntryRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
         """Raises `CorruptRecord` for what cannot be an entry."""
         try:
             return _ENTRIES.decode(raw)
+        except msgspec.MsgspecError as error:
+            raise CorruptRecord(f"a directory entry cannot be read: {error}") from error
+
+    @classmethod
+    def decode_all(cls, raws: Iterable[bytes]) -> list[EntryRecord]:
+        """The same of many, in a fraction of the time."""
+        try:
+            return list(map(_ENTRIES.decode, raws))
         except msgspec.MsgspecError as error:
             raise CorruptRecord(f"a directory entry cannot be read: {error}") from error
 
@@ -183,6 +193,8 @@ def unpack_extents(raw: bytes) -> list[Extent]:
         found.append(Extent(offset, length, skip, block))
     return found
 
+
+_extents_of = attrgetter("extents")
 
 _INODES = msgspec.msgpack.Decoder(InodeRecord)
 _ENTRIES = msgspec.msgpack.Decoder(EntryRecord)

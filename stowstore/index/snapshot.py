@@ -7,10 +7,10 @@ opening a snapshot fetches them together.  Merging them into the tree is for a q
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import evolve, field, frozen
 
@@ -27,6 +27,9 @@ MAX_DELTAS: Final = 4
 
 #: How many unmerged records call for a merge into the tree.
 MERGE_RECORDS: Final = 65536
+
+#: How many pairs `Snapshot.leaves` gives at once where they lie in no leaf.
+_BATCH: Final = 512
 
 _MAX_LISTED = 64
 _MAX_DEPTH = 12
@@ -135,27 +138,39 @@ class Snapshot:
 
     def scan(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """The pairs from ``start`` to below ``stop``, ascending, fetched as it goes."""
+        for keys, values in self.leaves(start, stop):
+            yield from zip(keys, values, strict=True)
+
+    def leaves(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The same some hundred at a time: keys and their values."""
         records = self.unmerged
-        keys = self._sorted_keys()
-        first = bisect_left(keys, start)
-        last = len(keys) if stop is None else bisect_left(keys, stop)
-        pairs = self.tree.scan(start, stop)
-        if first == last:
-            yield from pairs
-            return
-        waiting = next(pairs, None)
-        for key in keys[first:last]:
-            while waiting is not None and waiting[0] < key:
-                yield waiting
-                waiting = next(pairs, None)
-            if waiting is not None and waiting[0] == key:
-                waiting = next(pairs, None)
-            value = records[key]
-            if value is not None:
-                yield key, value
-        if waiting is not None:
-            yield waiting
-            yield from pairs
+        changed = self._sorted_keys()
+        first = bisect_left(changed, start)
+        last = len(changed) if stop is None else bisect_left(changed, stop)
+        for keys, values in self.tree.leaves(start, stop):
+            if first == last:
+                yield keys, values
+                continue
+            end = bisect_right(changed, keys[-1], first, last)
+            if first == end:
+                yield keys, values
+                continue
+            pairs: dict[bytes, bytes | None] = dict(zip(keys, values, strict=True))
+            pairs.update((key, records[key]) for key in changed[first:end])
+            yield from _batches(sorted(pairs), pairs)
+            first = end
+        yield from _batches(changed[first:last], records)
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values of those of the keys, ascending, that there are, fetched together; many times as fast as `get`."""
+        records = self.unmerged
+        if not records:
+            return self.tree.find(keys)
+        changed = records.get
+        found = {key: value for key in keys if (value := changed(key)) is not None}
+        if len(found) < len(keys):
+            found.update(self.tree.find([key for key in keys if key not in records]))
+        return found
 
     def having(
         self, values: AbstractSet[bytes], start: bytes = b"", stop: bytes | None = None
@@ -185,6 +200,18 @@ class Snapshot:
         if keys is None:
             keys = self._keys = sorted(self.unmerged)
         return keys
+
+
+def _batches(keys: list[bytes], records: Mapping[bytes, bytes | None]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Pairs of ascending keys, without those deleted."""
+    for start in range(0, len(keys), _BATCH):
+        part = keys[start : start + _BATCH]
+        values = list(map(records.__getitem__, part))
+        if None in values:
+            part = [key for key in part if records[key] is not None]
+            values = list(map(records.__getitem__, part))
+        if part:
+            yield part, cast(list[bytes], values)
 
 
 def commit_changes(snapshot: Snapshot, changes: Mapping[bytes, bytes | None], writer: NodeWriter) -> SnapshotRef:

@@ -25,8 +25,9 @@ from stowstore.index.node import (
 
 __all__ = ["EMPTY_TREE", "Tree", "TreeRef", "apply_changes", "build_tree"]
 
-#: How many leaves a scan fetches together.
-_AHEAD = 16
+#: How many leaves a scan fetches together at first, and from then on: most scans end soon, the others go far.
+_FIRST_AHEAD = 16
+_AHEAD = 64
 
 
 @frozen
@@ -72,6 +73,39 @@ class Tree:
         for keys, values in self.leaves(start, stop):
             yield from zip(keys, values, strict=True)
 
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values of those of the keys, ascending, that there are; the nodes of a level are fetched together."""
+        found: dict[bytes, bytes] = {}
+        ref = self.ref.root
+        if ref is None or not keys:
+            return found
+        # References of nodes of one level, each with which of the keys it may hold.
+        wanted = [(ref, 0, len(keys))]
+        for level in range(self.ref.depth, 0, -1):
+            below: list[tuple[BlockRef, int, int]] = []
+            nodes = self.cache.get_all([ref for ref, _, _ in wanted], level)
+            for node, (_, first, last) in zip(nodes, wanted, strict=True):
+                while first < last:
+                    position = bisect_right(node.keys, keys[first]) - 1
+                    end = last
+                    if position + 1 < len(node.keys):
+                        end = bisect_left(keys, node.keys[position + 1], first, last)
+                    if position >= 0:
+                        below.append((node.child(position), first, end))
+                    first = end
+            wanted = below
+        for start in range(0, len(wanted), _AHEAD):
+            part = wanted[start : start + _AHEAD]
+            for node, (_, first, last) in zip(self.cache.get_all([ref for ref, _, _ in part], 0), part, strict=True):
+                if last - first == 1:
+                    position = bisect_left(node.keys, keys[first])
+                    if position < len(node.keys) and node.keys[position] == keys[first]:
+                        found[keys[first]] = node.values[position]
+                else:
+                    held = dict(zip(node.keys, node.values, strict=True))
+                    found.update((key, held[key]) for key in keys[first:last] if key in held)
+        return found
+
     def leaves(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """The same leaf by leaf: keys and their values."""
         if self.ref.root is not None:
@@ -85,14 +119,20 @@ class Tree:
         if level == 0:
             first = bisect_left(keys, start)
             last = len(keys) if stop is None else bisect_left(keys, stop)
-            yield keys[first:last], node.values[first:last]
+            if first < last:
+                yield keys[first:last], node.values[first:last]
             return
         first = max(bisect_right(keys, start) - 1, 0)
         last = len(keys) if stop is None else bisect_left(keys, stop)
-        for position in range(first, last):
-            if level == 1 and (position - first) % _AHEAD == 0 and last - position > 1:
-                self.cache.preload([node.child(near) for near in range(position, min(position + _AHEAD, last))], 0)
-            yield from self._leaves(node.child(position), level - 1, start, stop)
+        ahead = _FIRST_AHEAD
+        while first < last:
+            end = min(first + ahead, last) if level == 1 else first + 1
+            refs = [node.child(position) for position in range(first, end)]
+            if level == 1:
+                self.cache.get_all(refs, 0)
+            for ref in refs:
+                yield from self._leaves(ref, level - 1, start, stop)
+            first, ahead = end, _AHEAD
 
 
 def build_tree(items: Iterable[tuple[bytes, bytes]], writer: NodeWriter) -> TreeRef:

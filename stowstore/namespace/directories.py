@@ -10,12 +10,13 @@ from stowstore.namespace.attributes import AttributeOperations
 from stowstore.namespace.core import MAX_LINKS
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.handles import DirectoryEntry, DirectoryStream, OpenDirectory, directory_entries
-from stowstore.namespace.inodes import Attributes, Inode
-from stowstore.namespace.overlay import Overlay
+from stowstore.namespace.inodes import Attributes, Inode, attributes_of
 from stowstore.namespace.permissions import EXECUTE, READ, WRITE, Caller, require_unsticky
 
 __all__ = ["DirectoryOperations"]
 
+_DIRECTORY = stat.S_IFDIR
+_DOTS = (b".", b"..")
 _TARGET_BYTES = 4095
 _NODE_KINDS = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
 
@@ -187,13 +188,29 @@ class DirectoryOperations(AttributeOperations):
         """
         entries = self.readdir(handle, cookie, count)
         overlay = self._overlay
-        young = overlay.inodes.young
-        for entry in entries:
-            if entry.ino not in young:
-                overlay.warm_inode(entry.ino)
+        snapshot = overlay.snapshot
+        stored = overlay.unchanged_inodes(snapshot, [entry.ino for entry in entries])
+        found: list[DirectoryEntry] = []
         with self._lock:
             directory = self._open_directory(handle).node.ino
-            return [self._with_attributes(overlay, entry, directory) for entry in entries]
+            if snapshot is not overlay.snapshot:
+                # A commit has ended meanwhile.
+                stored = {}
+            for name, ino, kind, cookie, _ in entries:
+                record = stored.get(ino)
+                if record is not None and not overlay.is_changed(ino):
+                    parent, attributes = record.parent, attributes_of(ino, record)
+                elif (node := overlay.inode(ino)) is not None:
+                    parent, attributes = node.parent, node.attributes()
+                else:
+                    found.append(DirectoryEntry(name, ino, kind, cookie))
+                    continue
+                lies_here = parent == directory and ino != ROOT_INODE
+                if attributes.mode & 0o170000 == _DIRECTORY and not lies_here and name not in _DOTS:
+                    found.append(DirectoryEntry(name, ino, kind, cookie))
+                else:
+                    found.append(DirectoryEntry(name, ino, kind, cookie, attributes))
+        return found
 
     def releasedir(self, handle: int) -> None:
         """Closes a handle of `opendir`."""
@@ -216,16 +233,6 @@ class DirectoryOperations(AttributeOperations):
 
     def _is_stored(self, node: Inode) -> bool:
         return node.ino < self._overlay.first_new_ino
-
-    @staticmethod
-    def _with_attributes(overlay: Overlay, entry: DirectoryEntry, directory: int) -> DirectoryEntry:
-        node = overlay.inode(entry.ino)
-        if node is None:
-            return entry
-        lies_here = node.parent == directory and node.ino != ROOT_INODE
-        if node.mode & 0o170000 == 0o040000 and not lies_here and entry.name not in (b".", b".."):
-            return entry
-        return entry._replace(attributes=node.attributes())
 
     def _removable(self, directory: Inode, name: bytes, caller: Caller) -> Inode:
         """What a name in a directory stands for, which the caller may remove from there."""

@@ -6,17 +6,24 @@ import os
 import threading
 from collections.abc import Iterator
 from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
-from stowstore.index.keys import entry_key, entry_prefix
+from stowstore.index.keys import ENTRY_NAME, entry_key, entry_prefix
 from stowstore.index.records import NAME_BYTES, CorruptRecord, EntryRecord
 from stowstore.index.snapshot import Snapshot
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.overlay import DirectoryChanges
 
-__all__ = ["DirectoryEntry", "DirectoryStream", "OpenDirectory", "OpenFile", "directory_entries"]
+__all__ = ["DirectoryEntry", "DirectoryStream", "OpenDirectory", "OpenFile", "directory_entries", "stored_entries"]
 
 _DIRECTORY: Final = 0o040000
+
+_NAME: Final = itemgetter(slice(ENTRY_NAME, None))
+_INO: Final = attrgetter("ino")
+
+#: What no entry is called.
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 
 #: Entries between two places a stream can return to.
 _STEP: Final = 1024
@@ -156,12 +163,34 @@ def directory_entries(
 
 
 def _stored(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[bytes, EntryRecord]]:
-    decode = EntryRecord.decode
-    for key, raw in snapshot.scan(start, stop):
-        name = key[9:]
-        if b"/" in name or b"\0" in name or name in (b"", b".", b"..") or len(name) > NAME_BYTES:
+    for names, entries in stored_entries(snapshot, start, stop):
+        yield from zip(names, entries, strict=True)
+
+
+def stored_entries(snapshot: Snapshot, start: bytes, stop: bytes) -> Iterator[tuple[list[bytes], list[EntryRecord]]]:
+    """The names and entries of a version between two keys, some hundred at a time.
+
+    Raises:
+        CorruptRecord: there is a name that cannot be one, or an entry that cannot.
+    """
+    for keys, values in snapshot.leaves(start, stop):
+        names = list(map(_NAME, keys))
+        entries = EntryRecord.decode_all(values)
+        # Of all at once, since that is faster.
+        together = b"".join(names)
+        impossible = b"/" in together or b"\0" in together or not _NO_NAMES.isdisjoint(names)
+        if impossible or max(map(len, names)) > NAME_BYTES:
+            _refuse_names(names)
+        if min(map(_INO, entries)) < 0:
+            raise CorruptRecord("a directory of the volume has an entry with an impossible inode")
+        yield names, entries
+
+
+def _refuse_names(names: list[bytes]) -> None:
+    """Names the first of names that cannot be one."""
+    for name in names:
+        if b"/" in name or b"\0" in name or name in _NO_NAMES or len(name) > NAME_BYTES:
             raise CorruptRecord(f"a directory of the volume has an entry with an impossible name: {name[:300]!r}")
-        yield name, decode(raw)
 
 
 def _merged(

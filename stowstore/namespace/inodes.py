@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stowstore.index.records import InodeRecord
 from stowstore.namespace.interfaces import Extents
 
-__all__ = ["Attributes", "Inode"]
+__all__ = ["Attributes", "Inode", "attributes_of"]
 
 
 class Attributes(NamedTuple):
@@ -26,6 +26,24 @@ class Attributes(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     btime_ns: int
+
+
+def attributes_of(ino: int, record: InodeRecord) -> Attributes:
+    """What ``stat`` shows of an inode that is as its record says."""
+    return Attributes(
+        ino,
+        record.mode,
+        record.nlink,
+        record.uid,
+        record.gid,
+        record.rdev,
+        record.size,
+        (record.allocated + 511) >> 9,
+        record.atime_ns,
+        record.mtime_ns,
+        record.ctime_ns,
+        record.btime_ns,
+    )
 
 
 class Inode:

@@ -123,9 +123,7 @@ class KernelOperations(XattrOperations):
         """
         overlay = self._overlay
         young = overlay.inodes.young
-        for entry in entries:
-            if entry.ino not in young:
-                overlay.warm_inode(entry.ino)
+        overlay.warm_inodes(entry.ino for entry in entries)
         found: list[bytes | None] = []
         with self._lock:
             for name, ino, _, cookie, _ in entries:

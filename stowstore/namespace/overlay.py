@@ -10,7 +10,7 @@ Everything here runs under the file system's lock unless it says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from stowstore.chunks.patience import must_not_wait
@@ -201,6 +201,25 @@ class Overlay:
         if ino < self.first_new_ino and ino and ino not in self.inodes.young and ino not in self.opened:
             self._fetch(inode_key(ino))
 
+    def warm_inodes(self, inos: Iterable[int]) -> None:
+        """Fetches inodes for who asks next, together and WITHOUT the lock."""
+        young, first_new = self.inodes.young, self.first_new_ino
+        self._fetch_all([ino for ino in inos if ino not in young and 0 < ino < first_new and ino not in self.opened])
+
+    def unchanged_inodes(self, snapshot: Snapshot, inos: Iterable[int]) -> dict[int, InodeRecord]:
+        """The records that a version has of those inodes which are not in memory, WITHOUT the lock.
+
+        Where one `is_changed`, or the snapshot is another one by now, the record is not what the inode is.
+        """
+        young, first_new = self.inodes.young, self.first_new_ino
+        wanted = {inode_key(ino): ino for ino in inos if ino not in young and 0 < ino < first_new}
+        found = snapshot.find(sorted(wanted))
+        return dict(zip(map(wanted.__getitem__, found), InodeRecord.decode_all(found.values()), strict=True))
+
+    def is_changed(self, ino: int) -> bool:
+        """Whether an inode may differ from what the snapshot says."""
+        return ino in self.live.inodes or ino in self.opened or (self.frozen is not None and ino in self.frozen.inodes)
+
     def warm(self, key: bytes) -> None:
         """Fetches any record of the version below, WITHOUT the lock."""
         self._fetch(key)
@@ -366,6 +385,19 @@ class Overlay:
             self._fetched.clear()
         self._fetched[key] = (snapshot, raw)
         return raw
+
+    def _fetch_all(self, inos: list[int]) -> None:
+        """The same of inodes."""
+        if must_not_wait():
+            for ino in inos:
+                self._fetch(inode_key(ino))
+            return
+        snapshot = self.snapshot
+        keys = list(map(inode_key, inos))
+        found = snapshot.find(sorted(keys))
+        if len(self._fetched) + len(keys) > _MOST_FETCHED:
+            self._fetched.clear()
+        self._fetched.update((key, (snapshot, found.get(key))) for key in keys)
 
     def _stored(self, key: bytes) -> bytes | None:
         fetched = self._fetched.pop(key, None)

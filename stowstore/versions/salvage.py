@@ -155,7 +155,7 @@ class SalvageView:
         for position in range(first, last):
             if node.level == 1 and (position - first) % _AHEAD == 0 and last - position > 1:
                 try:
-                    self._cache.preload(children[position : min(position + _AHEAD, last)], 0)
+                    self._cache.get_all(children[position : min(position + _AHEAD, last)], 0)
                 except DAMAGE:
                     # One of them; which one shows when they are taken one by one.
                     pass

@@ -13,7 +13,7 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.handles import DirectoryEntry
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.quota import BLOCK_SIZE
-from stowstore.volumes.paths import as_text
+from stowstore.volumes.paths import as_texts
 
 if TYPE_CHECKING:
     from stowstore.volumes.files import Files
@@ -69,25 +69,31 @@ class Scan(Iterator[DirEntry[Any]]):
         self._files = files
         self._source = source
         self._handle: int | None = handle
-        self._path = path
         self._cookie = 0
-        self._batch: Iterator[DirectoryEntry] = iter(())
+        # What a path in the directory begins with.
+        self._above: Any = os.path.join(path, b"") if isinstance(path, bytes) else os.path.join(path, "")
+        self._batch: Iterator[DirEntry[Any]] = iter(())
 
     def __next__(self) -> DirEntry[Any]:
         while True:
             for entry in self._batch:
-                self._cookie = entry.cookie
-                if entry.name not in (b".", b".."):
-                    name: Any = entry.name if isinstance(self._path, bytes) else as_text(entry.name)
-                    path: Any = os.path.join(self._path, name)
-                    return DirEntry(name, path, entry, self._files)
+                return entry
             if self._handle is None:
                 raise StopIteration
             found = self._source().readdirplus(self._handle, self._cookie, _BATCH)
             if not found:
                 self.close()
                 raise StopIteration
-            self._batch = iter(found)
+            self._cookie = found[-1].cookie
+            self._batch = self._shown([entry for entry in found if entry.name not in (b".", b"..")])
+
+    def _shown(self, entries: list[DirectoryEntry]) -> Iterator[DirEntry[Any]]:
+        above, files = self._above, self._files
+        names: list[Any] = [entry.name for entry in entries]
+        if not isinstance(above, bytes):
+            names = as_texts(names)
+        for name, entry in zip(names, entries, strict=True):
+            yield DirEntry(name, above + name, entry, files)
 
     def close(self) -> None:
         """Ends the listing; doing it again does nothing."""

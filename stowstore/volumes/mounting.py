@@ -50,7 +50,8 @@ def mount(volume: Any, path: Path, opening: Mapping[str, Any], options: MountOpt
             options=options,
         )
         start(request, timeout=timeout)
-        registry.note_mount(key, path, registry.last_locator(key) or volume.index)
+        read_only = bool(opening.get("read_only"))
+        registry.note_mount(key, path, registry.last_locator(key) or volume.index, read_only=read_only)
         tell(volume, opening.get("meta_dir"))
         return path
 
@@ -63,8 +64,10 @@ def take_down(volume: Any, *, timeout: float | None, force: bool = False) -> Non
         if where is None:
             raise VolumeError(f"volume {volume.name!r} is not mounted by this process", hint="see `stowstore mounts`")
         unmount(where, timeout=30.0 if timeout is None else timeout, force=force)
+        written = not registry.is_mounted_to_read(key)
         registry.note_unmount(key, "was unmounted")
-        registry.note_uncommitted(key)
+        if written:
+            registry.note_uncommitted(key)
 
 
 def ask(path: Path, do: str, *, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import Caller
 
-__all__ = ["MAX_LINKS_FOLLOWED", "PathLike", "Place", "about", "as_text", "encoded", "entry_of", "find", "locate"]
+__all__ = [
+    "MAX_LINKS_FOLLOWED",
+    "PathLike",
+    "Place",
+    "about",
+    "as_text",
+    "as_texts",
+    "encoded",
+    "entry_of",
+    "find",
+    "locate",
+]
 
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -128,6 +139,11 @@ def about(path: PathLike, other: PathLike | None = None) -> Iterator[None]:
 def as_text(path: bytes) -> str:
     """A path as text; what is no UTF-8 becomes surrogates, which `encoded` turns back."""
     return path.decode("utf-8", "surrogateescape")
+
+
+def as_texts(names: list[bytes]) -> list[str]:
+    """The same of names, which have no NUL in them, in a fraction of the time."""
+    return as_text(b"\0".join(names)).split("\0") if names else []
 
 
 def _require_possible(path: bytes) -> None:

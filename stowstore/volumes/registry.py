@@ -81,6 +81,8 @@ class _State:
     roots: dict[tuple[str, str | None], Root] = field(factory=dict)
     #: Where volumes are mounted by a daemon of this process.
     mounts: dict[Key, Path] = field(factory=dict)
+    #: Those of them that only read, and have no journal.
+    reading: set[Key] = field(factory=set)
     #: Volumes whose journals hold, or may hold, what this process has written and nobody has published.
     uncommitted: set[Key] = field(factory=set)
     lock: threading.Lock = field(factory=threading.Lock)
@@ -172,7 +174,8 @@ class Registry:
         """Takes up a volume that has been opened."""
         with self._state.lock:
             self._state.opened[opened.key] = opened
-            self._state.uncommitted.discard(opened.key)
+            if not opened.session.read_only:
+                self._state.uncommitted.discard(opened.key)
 
     def remove(self, key: Key, became: str, locator: str | None) -> OpenVolume | None:
         """Takes out a volume that is about to be closed, remembering what became of it."""
@@ -180,11 +183,14 @@ class Registry:
             self._state.ended[key] = (became, locator)
             return self._state.opened.pop(key, None)
 
-    def note_mount(self, key: Key, path: Path, locator: str | None) -> None:
+    def note_mount(self, key: Key, path: Path, locator: str | None, *, read_only: bool) -> None:
         """Says that a daemon serves a volume at a path."""
         with self._state.lock:
             self._state.mounts[key] = path
-            self._state.uncommitted.discard(key)
+            if read_only:
+                self._state.reading.add(key)
+            else:
+                self._state.uncommitted.discard(key)
             self._state.ended[key] = (f"is mounted at {path}, where its files are", locator)
 
     def note_version(self, key: Key, locator: str) -> None:
@@ -197,6 +203,7 @@ class Registry:
         """Says that a volume is mounted no more."""
         with self._state.lock:
             self._state.mounts.pop(key, None)
+            self._state.reading.discard(key)
             self._state.ended[key] = (became, self._state.ended.get(key, ("", None))[1])
 
     def note_uncommitted(self, key: Key) -> None:
@@ -211,6 +218,10 @@ class Registry:
     def mount_of(self, key: Key) -> Path | None:
         """Where a volume is mounted by this process."""
         return self._state.mounts.get(key)
+
+    def is_mounted_to_read(self, key: Key) -> bool:
+        """Whether this process has mounted a volume for reading only."""
+        return key in self._state.reading
 
     def was_open(self, key: Key) -> bool:
         """Whether a volume is open in this process, or was."""

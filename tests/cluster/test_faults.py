@@ -31,6 +31,7 @@ from stowstore.versions.session import Session
 from tests.cluster.conftest import TASK_FILES, Stow, distributed
 from tests.cluster.dying import die_once
 from tests.locations.s3_buckets import fresh_bucket
+from tests.records.places import make
 from tests.servers import Server
 from tests.transfer.trees import snapshot
 
@@ -233,6 +234,37 @@ def test_credentials_absent_on_workers_are_told(
             assert 0 == stow("volume", "gc", volume.partition("#")[0], "--dask", dask).status
         finally:
             client.run(_forget, list(mine))
+
+
+def test_credentials_absent_on_workers_of_other_jobs_are_told(
+    stow: Stow, dask: str, radosgw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check, a collection, an export and a push end with the same words, each at once and without harm."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", radosgw.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", radosgw.secret_key)
+    record = make(tmp_path / "record", {f"{number}": b"%d " % number * 500 for number in range(20)})
+    with fresh_bucket(radosgw) as bucket:
+        query = f"?endpoint={radosgw.endpoint}&region=us-east-1"
+        root, records = f"s3://{bucket}/root{query}", f"s3://{bucket}/records{query}"
+        assert 0 == stow("volume", "create", f"{root}#data").status
+        assert 0 == stow("volume", "import", str(record.path), f"{root}#data").status
+        for command in (
+            ("volume", "check", root, "--depth", "data"),
+            ("volume", "gc", root, "--grace", "0s"),
+            ("volume", "export", f"{root}#data", str(tmp_path / "out")),
+            ("record", "push", records, str(record.path)),
+        ):
+            refused = stow(*command, "--dask", dask)
+            # A collection says that nothing was deleted, of whatever kind the reason is.
+            assert (1 if "gc" in command else 6) == refused.status, refused.err
+            assert "on the worker tcp://" in refused.err
+            assert "no credentials" in refused.err
+            assert "AWS_ACCESS_KEY_ID" in refused.err
+            assert "credentials and keys are not sent to workers" in refused.err
+            assert radosgw.secret_key not in refused.err
+        assert 3 == stow("record", "show", records, record.uuid).status
+        assert 0 == stow("volume", "check", root, "--depth", "data").status
+        assert 0 == stow("record", "push", records, str(record.path)).status
 
 
 def _remember(values: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stowstore.index.node import FAN_OUT, LEAF_RECORDS, CorruptNode, encode_node
+from stowstore.index.snapshot import Snapshot, SnapshotRef, commit_changes
 from stowstore.index.tree import EMPTY_TREE, Tree, TreeRef, apply_changes, build_tree
 from tests.index.nodes import MemoryNodes
 
@@ -54,6 +55,47 @@ def test_scan_yields_a_range(content: dict[bytes, bytes], start: bytes, stop: by
 
     wanted = [(key, value) for key, value in sorted(content.items()) if start <= key and (stop is None or key < stop)]
     assert wanted == list(tree.scan(start, stop))
+
+
+@given(
+    content=st.dictionaries(KEYS, st.binary(max_size=10), max_size=700),
+    changes=CHANGES,
+    wanted=st.sets(KEYS, max_size=300),
+    start=KEYS,
+)
+def test_many_at_once_are_those_found_one_by_one(
+    content: dict[bytes, bytes], changes: dict[bytes, bytes | None], wanted: set[bytes], start: bytes
+) -> None:
+    """Looking for many keys together finds what is there and nothing else, in a tree and with a segment over it."""
+    nodes = MemoryNodes()
+    tree = build_tree(sorted(content.items()), nodes)
+    keys = sorted({*wanted, *list(content)[::3], *list(changes)[::2]})
+    assert {key: content[key] for key in keys if key in content} == Tree(tree, nodes.cache()).find(keys)
+
+    model = {key: value for key, value in {**content, **changes}.items() if value is not None}
+    base = Snapshot(SnapshotRef(tree=tree), nodes.cache())
+    snapshot = Snapshot(commit_changes(base, changes, nodes), nodes.cache())
+    assert {key: model[key] for key in keys if key in model} == snapshot.find(keys)
+    batches = list(snapshot.leaves(start))
+    assert all(found and len(found) == len(values) for found, values in batches)
+    assert sorted((key, value) for key, value in model.items() if key >= start) == [
+        pair for found, values in batches for pair in zip(found, values, strict=True)
+    ]
+
+
+def test_many_are_fetched_level_by_level() -> None:
+    """A thousand keys all over a tree cost one fetch for each level above the leaves, and one for each 64 of them."""
+    nodes = MemoryNodes()
+    ref = build_tree(((b"%06d" % number, b"v") for number in range(100_000)), nodes)
+    cache = nodes.cache()
+    fetches = []
+    read = nodes.read
+    nodes.read = lambda refs: fetches.append(len(refs)) or read(refs)  # type: ignore[method-assign, func-returns-value]
+
+    assert len(Tree(ref, cache).find([b"%06d" % number for number in range(0, 100_000, 100)])) == 1000
+    leaves = -(-100_000 // LEAF_RECORDS)
+    assert sum(fetches[ref.depth :]) == leaves
+    assert len(fetches) == ref.depth + -(-leaves // 64)
 
 
 def test_change_costs_a_path() -> None:

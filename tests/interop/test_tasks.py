@@ -179,6 +179,20 @@ class TestPublishing:
         assert merged == published(ours)
         assert merged.locator == ours.locator
 
+    def test_open_for_reading_only(self, root: str, tmp_path: Path) -> None:
+        """It is the version that was read; what this process has left in a journal before is published all the same."""
+        volume = _written(root, "data")
+        committed = volume.blocking.commit("mine")
+        volume.blocking.close()
+        volume.blocking.open(read_only=True)
+        assert committed == published(volume)
+        assert registry.find(volume._key()) is None
+
+        volume.blocking.open(meta_dir=tmp_path / "meta").write_text("file", "kept")
+        volume.blocking.close()
+        volume.blocking.open(read_only=True)
+        assert "kept" == published(volume).files.read_text("file")
+
     def test_never_made(self, root: str) -> None:
         """A volume that was only declared is made, empty."""
         assert [] == published(Volume.new("data", root)).files.listdir("/")

@@ -39,3 +39,37 @@ def test_a_mount_of_a_task_that_fails(mounting: Mounting) -> None:
     assert not (mounting.directory / "mnt").is_mount()
     with volume.blocking as files:
         assert "text" == files.read_text("file")
+
+
+def test_a_volume_mounted_to_be_read_that_is_returned(mounting: Mounting) -> None:
+    """It is the version that was shown, and is unmounted; no version is made, and no lease taken of who writes."""
+    volume = mounting.volume()
+    with volume.blocking as files:
+        files.write_text("file", "text")
+        shown = volume.blocking.commit()
+    path = mounting.mount(volume, read_only=True)
+    assert "text" == (path / "file").read_text()
+    assert shown == published([volume])[0]
+    assert not path.is_mount()
+    assert registry.mount_of(volume._key()) is None
+    assert not registry.may_be_uncommitted(volume._key())
+
+
+def test_what_is_not_committed_survives_a_mount_to_read(mounting: Mounting) -> None:
+    """A mount for reading does not see the journal, a failed task leaves it, and publishing takes it up."""
+    volume = mounting.volume()
+    with volume.blocking as files:
+        files.write_text("file", "old")
+        volume.blocking.commit()
+    files = volume.blocking.open(meta_dir=mounting.directory / "meta")
+    files.write_text("file", "new")
+    volume.blocking.close()
+
+    def body() -> None:
+        assert "old" == (mounting.mount(volume, read_only=True) / "file").read_text()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), running("fails"):
+        body()
+    mounting.mount(volume, read_only=True)
+    assert "new" == published(volume).files.read_text("file")

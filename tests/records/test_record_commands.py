@@ -72,6 +72,20 @@ def test_a_record_goes_round(tmp_path: Path, root: str, record: Run) -> None:
         assert f"{made.uuid}/runner/now/log" in tar.getnames()
 
 
+def test_the_words_of_machinable(tmp_path: Path, root: str, record: Run) -> None:
+    """The verbs of its storage do what the record commands of other names do."""
+    made = make(tmp_path / "a", {"x": b"1"})
+    for verb in ("upload", "commit", "update"):
+        assert f"{root}/records/{made.uuid}\n" == record(verb, root, made.path).stdout
+    for verb in ("download", "retrieve", "fetch"):
+        record(verb, root, made.uuid, "--to", tmp_path / verb)
+        assert tree(made.path) == tree(tmp_path / verb / made.uuid)
+    assert made.uuid in record("walk", root).stdout == record("list", root).stdout
+    assert made.uuid in record("delete", root, made.uuid, "--now").stdout
+    record("pull", root, made.uuid, status=3)
+    assert made.uuid not in record("ls", root).stdout
+
+
 def test_searches(tmp_path: Path, root: str, record: Run) -> None:
     """By values, by label, by likeness; conditions that are none are refused."""
     made = [make(tmp_path / str(n), config={"lr": n / 10, "opt": {"name": "adam"}}, label=f"n{n}") for n in range(3)]
@@ -162,6 +176,18 @@ def test_wrong_use_is_told(tmp_path: Path, root: str, record: Run) -> None:
     assert "leads to '/etc/passwd'" in record("push", root, tmp_path / "a", status=1).stderr
     assert "is no root" in record("push", "nowhere", tmp_path / "a", status=2).stderr
     record("push", root, make(tmp_path / "b").path)
-    assert "is no uuid" in record("show", root, "../../etc", status=1).stderr
+    for verb in (
+        ("show",),
+        ("pull",),
+        ("rm", "--now"),
+        ("restore",),
+        ("verify",),
+        ("graph",),
+        ("label",),
+        ("ls", "--parent"),
+    ):
+        told = record(verb[0], root, *verb[1:], "../../etc", status=2).stderr
+        assert "'../../etc' is no uuid of a record: a uuid is letters and digits" in told
+    assert "is no uuid" in record("export", root, "", tmp_path / "a.tar", status=2).stderr
     record("pull", root, "nothing", status=3)
     assert "there is no record nothing" in record("pull", root, "nothing", "--skip-missing").stderr

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from stowstore.index.keys import inode_key
+from stowstore.index.keys import entry_prefix, inode_key
 from stowstore.index.records import CorruptRecord, InodeRecord
 from stowstore.index.snapshot import Snapshot
-from stowstore.namespace.handles import directory_entries
+from stowstore.namespace.handles import stored_entries
 from stowstore.namespace.inodes import Attributes
 from stowstore.volumes.files import Files
-from stowstore.volumes.paths import as_text, encoded, find
+from stowstore.volumes.paths import as_text, as_texts, encoded, find
 
 __all__ = ["info_of", "listed", "shown", "version_listing"]
 
 #: How many names a listing asks for at once.
 _NAMES: Final = 4096
-
-#: How sparse the inodes of a directory may be for one scan over all of them to be cheaper than a look for each.
-_SPARSE: Final = 4
-
 
 _TYPES: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
@@ -67,28 +62,27 @@ def info_of(name: str, ino: int, found: Shown) -> dict[str, Any]:
 def version_listing(snapshot: Snapshot, ino: int, path: str) -> list[dict[str, Any]]:
     """What `info_of` says of everything in a directory, ascending by name.
 
-    Files that were made together have their inodes side by side, so that one scan of the index brings them all; by
-    way of the namespace, which looks for each and keeps it, a listing takes three times as long.
+    All at once, which is faster than by way of the namespace: that keeps what it has seen.
 
     Raises:
         CorruptRecord: a name leads to no inode.
     """
-    entries = [(name, entry.ino) for name, entry in directory_entries(snapshot, ino, {})]
-    if not entries:
-        return []
-    numbers = [number for _, number in entries]
-    first, last = min(numbers), max(numbers)
-    record: Callable[[bytes], bytes | None] = snapshot.get
-    if last - first < _SPARSE * len(entries):
-        record = dict(snapshot.scan(inode_key(first), inode_key(last + 1))).get
-    decode = InodeRecord.decode
-    infos = []
-    for name, number in entries:
-        raw = record(inode_key(number))
-        if raw is None:
-            raise CorruptRecord(f"a directory of the volume has an entry without an inode: {name[:300]!r}")
-        infos.append(info_of(f"{path}/{as_text(name)}", number, decode(raw)))
-    return infos
+    names: list[bytes] = []
+    numbers: list[int] = []
+    for some, entries in stored_entries(snapshot, entry_prefix(ino), entry_prefix(ino + 1)):
+        names += some
+        numbers += [entry.ino for entry in entries]
+    wanted = list(map(inode_key, numbers))
+    stored = snapshot.find(sorted(wanted))
+    try:
+        records = InodeRecord.decode_all(map(stored.__getitem__, wanted))
+    except KeyError as error:
+        name = names[wanted.index(error.args[0])]
+        raise CorruptRecord(f"a directory of the volume has an entry without an inode: {name[:300]!r}") from None
+    return [
+        info_of(f"{path}/{name}", number, record)
+        for name, number, record in zip(as_texts(names), numbers, records, strict=True)
+    ]
 
 
 def listed(files: Files, ino: int, name: str, path: str) -> list[dict[str, Any]]:

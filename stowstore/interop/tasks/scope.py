@@ -55,6 +55,7 @@ class TaskScope:
         self._producer = producer
         self._leftovers = Leftovers(leftovers)
         self._opened: dict[Key, tuple[Any, Path | None]] = {}
+        self._not_ours: set[Key] = set()
         self._token: Token[Any] | None = None
         self._watching: AbstractContextManager[None] | None = None
 
@@ -88,8 +89,14 @@ class TaskScope:
         await asyncio.shield(asyncio.to_thread(self._end, error))
 
     def _note(self, volume: Any, meta_dir: Path | None) -> None:
-        known = self._opened.get(volume._key())
-        self._opened[volume._key()] = (volume, meta_dir or (None if known is None else known[1]))
+        key = volume._key()
+        known = self._opened.get(key)
+        self._opened[key] = (volume, meta_dir or (None if known is None else known[1]))
+        if not registry.may_be_uncommitted(key):
+            self._not_ours.discard(key)
+        elif known is None:
+            # Opened to be read: the journal that somebody has left is not this task's to discard.
+            self._not_ours.add(key)
 
     def _leave(self) -> None:
         assert self._watching is not None
@@ -123,7 +130,7 @@ class TaskScope:
         if self._leftovers is Leftovers.KEEP:
             volume.blocking.close()
             return
-        if registry.may_be_uncommitted(key):
+        if key not in self._not_ours and registry.may_be_uncommitted(key):
             volume.blocking.open(meta_dir=meta_dir)
         volume.blocking.close(discard=True)
 
