@@ -168,7 +168,7 @@ class Snapshot:
             value = records[key]
             if value is not None and value in values:
                 yield key, value
-        for found, held in self.tree.leaves(start, stop):
+        for found, held in self.tree.leaves(start, stop, ahead=1):
             if not values.isdisjoint(held):
                 for key, value in zip(found, held, strict=True):
                     if value in values and key not in records:

@@ -72,13 +72,19 @@ class Tree:
         for keys, values in self.leaves(start, stop):
             yield from zip(keys, values, strict=True)
 
-    def leaves(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """The same leaf by leaf: keys and their values."""
+    def leaves(
+        self, start: bytes = b"", stop: bytes | None = None, *, ahead: int = _AHEAD
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The same leaf by leaf: keys and their values.
+
+        ``ahead`` leaves are read at a time at first, twice as many each time after: few for who may soon have found
+        what is looked for.
+        """
         if self.ref.root is not None:
-            yield from self._leaves(self.ref.root, self.ref.depth, start, stop)
+            yield from self._leaves(self.ref.root, self.ref.depth, start, stop, ahead)
 
     def _leaves(
-        self, ref: BlockRef, level: int, start: bytes, stop: bytes | None
+        self, ref: BlockRef, level: int, start: bytes, stop: bytes | None, ahead: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         node = self.cache.get(ref, level)
         keys = node.keys
@@ -89,10 +95,14 @@ class Tree:
             return
         first = max(bisect_right(keys, start) - 1, 0)
         last = len(keys) if stop is None else bisect_left(keys, stop)
+        due = first
         for position in range(first, last):
-            if level == 1 and (position - first) % _AHEAD == 0 and last - position > 1:
-                self.cache.preload([node.child(near) for near in range(position, min(position + _AHEAD, last))], 0)
-            yield from self._leaves(node.child(position), level - 1, start, stop)
+            if level == 1 and position == due:
+                due = min(position + ahead, last)
+                if due - position > 1:
+                    self.cache.preload([node.child(near) for near in range(position, due)], 0)
+                ahead = min(2 * ahead, _AHEAD)
+            yield from self._leaves(node.child(position), level - 1, start, stop, ahead)
 
 
 def build_tree(items: Iterable[tuple[bytes, bytes]], writer: NodeWriter) -> TreeRef:
