@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
@@ -354,7 +355,7 @@ def test_differences_look_through_each_directory_once(root: Root, monkeypatch: p
     having = Snapshot.having
 
     def counted(
-        self: Snapshot, values: Set[bytes], start: bytes = b"", stop: bytes | None = None
+        self: Snapshot, values: AbstractSet[bytes], start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         looks[start] += 1
         return having(self, values, start, stop)
