@@ -43,8 +43,9 @@ class PackEntry:
 class IndexReader:
     """Reads index nodes; a node brings those near it in its pack."""
 
-    def __init__(self, blocks: BlockReader) -> None:
+    def __init__(self, blocks: BlockReader, codec: BlockCodec) -> None:
         self._blocks = blocks
+        self._codec = codec
 
     def read(self, refs: Sequence[BlockRef]) -> list[bytes]:
         """The contents of index blocks, in order, fetched together.
@@ -53,6 +54,10 @@ class IndexReader:
             CorruptBlock: a block is damaged or gone.
         """
         return self._blocks.read_many([(ref, 0, None) for ref in refs])
+
+    def name(self, content: bytes) -> bytes:
+        """The 32 bytes that name a content in this root."""
+        return self._codec.name(content)
 
 
 class ChunkStore:
@@ -85,7 +90,7 @@ class ChunkStore:
         self.reader = self._reader(PackKind.DATA)
         self._index_blocks = self._reader(PackKind.INDEX)
         #: Reads index nodes.
-        self.index_reader = IndexReader(self._index_blocks)
+        self.index_reader = IndexReader(self._index_blocks, self.codec)
 
     def writer(
         self,

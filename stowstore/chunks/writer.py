@@ -315,6 +315,10 @@ class IndexWriter:
         self._known.add(ref)
         return ref
 
+    def name(self, content: bytes) -> bytes:
+        """The 32 bytes that name a content in this root."""
+        return self._codec.name(content)
+
     def flush(self) -> None:
         """Returns when everything added before is in the store.
 

@@ -6,7 +6,7 @@ the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter, lt
 from typing import Final
@@ -15,9 +15,10 @@ import msgspec
 from attrs import frozen
 
 from stowstore.chunks.block import BlockRef
+from stowstore.index.filter import FILTERED_RECORDS, make_filter, may_hold
 from stowstore.index.node import CorruptNode, NodeReader, NodeWriter
 
-__all__ = ["DeltaRef", "read_deltas", "write_delta"]
+__all__ = ["DeltaRef", "read_deltas", "read_each", "write_delta"]
 
 #: What a block of a segment is cut to, in bytes of keys and values.
 SEGMENT_BYTES: Final = 1 << 20
@@ -39,10 +40,16 @@ _decoder = msgspec.msgpack.Decoder(list[_Pair])
 
 @frozen
 class DeltaRef:
-    """What names a delta segment: its blocks, and how many records they hold."""
+    """What names a delta segment: its blocks, how many records they hold, and the filter of their keys, if any."""
 
     blocks: tuple[BlockRef, ...]
     records: int
+    filter: bytes | None = None
+
+    def hides_any(self, keys: Iterable[bytes], reader: NodeReader) -> bool:
+        """Whether the filter denies some of the keys, so that a lookup would not find them."""
+        bits = self.filter
+        return bits is not None and not all(may_hold(bits, reader.name(key)) for key in keys)
 
 
 def write_delta(changes: Mapping[bytes, bytes | None], writer: NodeWriter) -> DeltaRef:
@@ -59,17 +66,31 @@ def write_delta(changes: Mapping[bytes, bytes | None], writer: NodeWriter) -> De
             part, size = [], 0
     if part:
         blocks.append(writer.add(_encode(part)))
-    return DeltaRef(tuple(blocks), len(changes))
+    count = len(changes)
+    bits = make_filter(changes, count, writer.name) if 0 < count <= FILTERED_RECORDS else None
+    return DeltaRef(tuple(blocks), count, bits)
 
 
 def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, bytes | None]:
     """The records of segments, the later winning, fetched together.
 
     Raises:
+        CorruptNode: as `read_each`.
+    """
+    records: dict[bytes, bytes | None] = {}
+    for found in read_each(deltas, reader):
+        records.update(found)
+    return records
+
+
+def read_each(deltas: Sequence[DeltaRef], reader: NodeReader) -> list[dict[bytes, bytes | None]]:
+    """The records of segments, each by itself, fetched together.
+
+    Raises:
         CorruptNode: a block holds no records, unsorted ones, or another number of them than its reference says.
     """
     contents = iter(reader.read([block for delta in deltas for block in delta.blocks]))
-    records: dict[bytes, bytes | None] = {}
+    records: list[dict[bytes, bytes | None]] = []
     for delta in deltas:
         found: list[_Pair] = []
         for raw in islice(contents, len(delta.blocks)):
@@ -77,7 +98,7 @@ def read_deltas(deltas: Sequence[DeltaRef], reader: NodeReader) -> dict[bytes, b
         known = list(map(_key_of, found))
         if len(found) != delta.records or not all(map(lt, known, islice(known, 1, None))):
             raise CorruptNode("a delta segment is not what its reference says")
-        records.update(zip(known, map(_value_of, found), strict=True))
+        records.append(dict(zip(known, map(_value_of, found), strict=True)))
     return records
 
 

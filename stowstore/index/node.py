@@ -52,12 +52,20 @@ class NodeReader(Protocol):
         """The contents of index blocks, in order, fetched together."""
         ...
 
+    def name(self, content: bytes) -> bytes:
+        """The 32 bytes that name a content in this root."""
+        ...
+
 
 class NodeWriter(Protocol):
     """Where nodes are written to; they are durable once whoever made the writer has flushed it."""
 
     def add(self, data: bytes) -> BlockRef:
         """Puts a block into the open index pack and says where it will lie."""
+        ...
+
+    def name(self, content: bytes) -> bytes:
+        """The 32 bytes that name a content in this root."""
         ...
 
 

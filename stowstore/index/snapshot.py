@@ -1,12 +1,14 @@
 """Snapshots: one immutable state of an index, the tree with its delta segments over it.
 
-A commit writes one segment, so it costs what changed; segments are joined as they gather, few are ever listed, and
-opening a snapshot fetches them together.  Merging them into the tree is for a quiet moment.
+A commit writes one segment, so it costs what changed; segments are joined as they gather, and few are ever listed.
+A lookup fetches those together whose filters say that they may hold its key, a scan all of them.  Merging them into
+the tree is for a quiet moment.
 """
 
 from __future__ import annotations
 
 import threading
+from base64 import b64decode, b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +18,8 @@ from attrs import evolve, field, frozen
 
 from stowstore.chunks.block import BlockRef
 from stowstore.chunks.patience import WouldWait
-from stowstore.index.delta import DeltaRef, read_deltas, write_delta
+from stowstore.index.delta import DeltaRef, read_deltas, read_each, write_delta
+from stowstore.index.filter import filter_bytes, may_hold
 from stowstore.index.node import CorruptNode, NodeCache, NodeWriter
 from stowstore.index.tree import EMPTY_TREE, Tree, TreeRef, apply_changes
 
@@ -60,10 +63,7 @@ class SnapshotRef:
         return {
             "root": None if self.tree.root is None else self.tree.root.pack_bytes().hex(),
             "depth": self.tree.depth,
-            "deltas": [
-                {"records": delta.records, "blocks": [block.pack_bytes().hex() for block in delta.blocks]}
-                for delta in self.deltas
-            ],
+            "deltas": [_delta_data(delta) for delta in self.deltas],
         }
 
     @classmethod
@@ -82,7 +82,7 @@ class SnapshotRef:
             tree = TreeRef(None if root is None else _block(root), depth)
             return cls(
                 tree=tree,
-                deltas=[DeltaRef(tuple(map(_block, delta["blocks"])), int(delta["records"])) for delta in deltas],
+                deltas=[_delta(delta) for delta in deltas],
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CorruptNode("the description of a snapshot is damaged") from error
@@ -91,14 +91,16 @@ class SnapshotRef:
 class Snapshot:
     """Reads one snapshot; immutable and thread-safe.  Nothing is fetched before it is used."""
 
-    __slots__ = ("_keys", "_lock", "_records", "cache", "ref", "tree")
+    __slots__ = ("_keys", "_lock", "_records", "_segments", "cache", "ref", "tree")
 
     def __init__(self, ref: SnapshotRef, cache: NodeCache) -> None:
         self.ref = ref
         self.cache = cache
         self.tree = Tree(ref.tree, cache)
         self._lock = threading.Lock()
+        #: The records of all segments, once they have all been fetched; until then those of each that has been.
         self._records: dict[bytes, bytes | None] | None = None if ref.deltas else {}
+        self._segments: dict[DeltaRef, dict[bytes, bytes | None]] = {}
         self._keys: list[bytes] | None = None
 
     @property
@@ -107,18 +109,21 @@ class Snapshot:
         records = self._records
         if records is None:
             with self._lock:
-                if self._records is None:
-                    self._records = read_deltas(self.ref.deltas, self.cache.reader)
+                self._fetch(self.ref.deltas)
                 records = self._records
+        assert records is not None
         return records
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None."""
         records = self._records
         if records is None:
-            records = self.unmerged  # type: ignore[assignment]
+            asked = self._asked(key)
+            with self._lock:
+                self._fetch(asked)
+                records = self._newest(asked, key)
         try:
-            return records[key]  # type: ignore[index]
+            return records[key]
         except KeyError:
             return self.tree.get(key)
 
@@ -130,7 +135,15 @@ class Snapshot:
         """
         records = self._records
         if records is None:
-            raise WouldWait
+            asked = self._asked(key)
+            if not self._lock.acquire(blocking=False):
+                raise WouldWait
+            try:
+                if self._records is None and not self._segments.keys() >= set(asked):
+                    raise WouldWait
+                records = self._newest(asked, key)
+            finally:
+                self._lock.release()
         try:
             return records[key]
         except KeyError:
@@ -183,7 +196,7 @@ class Snapshot:
             value = records[key]
             if value is not None and value in values:
                 yield key, value
-        for found, held in self.tree.leaves(start, stop):
+        for found, held in self.tree.leaves(start, stop, ahead=1):
             if not values.isdisjoint(held):
                 for key, value in zip(found, held, strict=True):
                     if value in values and key not in records:
@@ -194,6 +207,35 @@ class Snapshot:
         made = Snapshot(ref, self.cache)
         made._records = {**self.unmerged, **changes}
         return made
+
+    def _asked(self, key: bytes) -> list[DeltaRef]:
+        """The segments that may hold a key, oldest first."""
+        name = self.cache.reader.name(key)
+        return [delta for delta in self.ref.deltas if delta.filter is None or may_hold(delta.filter, name)]
+
+    def _newest(self, asked: Sequence[DeltaRef], key: bytes) -> dict[bytes, bytes | None]:
+        """The records of the newest of some fetched segments that holds a key; others where none does."""
+        if self._records is not None:
+            return self._records
+        found = (self._segments[delta] for delta in reversed(asked))
+        return next((records for records in found if key in records), {})
+
+    def _fetch(self, wanted: Iterable[DeltaRef]) -> None:
+        """Fetches segments together, those that have not been; joins their records once none is left.
+
+        Like `_newest` under the lock.
+        """
+        if self._records is not None:
+            return
+        segments = self._segments
+        missing = [delta for delta in wanted if delta not in segments]
+        segments.update(zip(missing, read_each(missing, self.cache.reader), strict=True))
+        if all(delta in segments for delta in self.ref.deltas):
+            records: dict[bytes, bytes | None] = {}
+            for delta in self.ref.deltas:
+                records.update(segments[delta])
+            segments.clear()
+            self._records = records
 
     def _sorted_keys(self) -> list[bytes]:
         keys = self._keys
@@ -238,6 +280,22 @@ def merge_deltas(snapshot: Snapshot, writer: NodeWriter) -> SnapshotRef:
     """The same content with every segment merged into the tree."""
     tree = apply_changes(snapshot.tree, sorted(snapshot.unmerged.items()), writer)
     return SnapshotRef(tree=tree)
+
+
+def _delta_data(delta: DeltaRef) -> dict[str, Any]:
+    data: dict[str, Any] = {"records": delta.records, "blocks": [block.pack_bytes().hex() for block in delta.blocks]}
+    if delta.filter is not None:
+        data["filter"] = b64encode(delta.filter).decode("ascii")
+    return data
+
+
+def _delta(data: Mapping[str, Any]) -> DeltaRef:
+    records, text = int(data["records"]), data.get("filter")
+    bits = None if text is None else b64decode(text, validate=True)
+    # A filter of another length may deny a key that is there.
+    if bits is not None and (not bits or len(bits) != filter_bytes(records)):
+        raise ValueError("the filter of a segment has another length")
+    return DeltaRef(tuple(map(_block, data["blocks"])), records, bits)
 
 
 def _block(text: str) -> BlockRef:

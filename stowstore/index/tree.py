@@ -106,13 +106,19 @@ class Tree:
                     found.update((key, held[key]) for key in keys[first:last] if key in held)
         return found
 
-    def leaves(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """The same leaf by leaf: keys and their values."""
+    def leaves(
+        self, start: bytes = b"", stop: bytes | None = None, *, ahead: int = _FIRST_AHEAD
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The same leaf by leaf: keys and their values.
+
+        ``ahead`` leaves are read at a time at first, twice as many each time after: few for who may soon have found
+        what is looked for.
+        """
         if self.ref.root is not None:
-            yield from self._leaves(self.ref.root, self.ref.depth, start, stop)
+            yield from self._leaves(self.ref.root, self.ref.depth, start, stop, ahead)
 
     def _leaves(
-        self, ref: BlockRef, level: int, start: bytes, stop: bytes | None
+        self, ref: BlockRef, level: int, start: bytes, stop: bytes | None, ahead: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         node = self.cache.get(ref, level)
         keys = node.keys
@@ -124,15 +130,15 @@ class Tree:
             return
         first = max(bisect_right(keys, start) - 1, 0)
         last = len(keys) if stop is None else bisect_left(keys, stop)
-        ahead = _FIRST_AHEAD
         while first < last:
             end = min(first + ahead, last) if level == 1 else first + 1
             refs = [node.child(position) for position in range(first, end)]
             if level == 1:
                 self.cache.get_all(refs, 0)
+                ahead = min(2 * ahead, _AHEAD)
             for ref in refs:
-                yield from self._leaves(ref, level - 1, start, stop)
-            first, ahead = end, _AHEAD
+                yield from self._leaves(ref, level - 1, start, stop, ahead)
+            first = end
 
 
 def build_tree(items: Iterable[tuple[bytes, bytes]], writer: NodeWriter) -> TreeRef:

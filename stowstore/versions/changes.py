@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 
@@ -28,6 +28,10 @@ class ChangeKind(StrEnum):
     """Mode, owner, times of a file or extended attributes; times of directories alone are not told."""
     REPLACED = "replaced"
     """Another file, or another kind of file, stands there now."""
+
+
+#: The records of an inode on both sides, where a difference has told them.
+_Records = tuple[bytes | None, bytes | None] | None
 
 
 @frozen(order=True)
@@ -74,25 +78,28 @@ class PathFinder:
             self._paths[child] = path
         return self._paths.get(ino)
 
-    def prepare(self, inodes: Iterable[int]) -> None:
-        """Finds the names of many inodes together: each directory they lie in is looked through once."""
-        wanted: dict[int, dict[bytes, int]] = {}
-        for ino in inodes:
-            if ino in self._paths or ino in self._steps:
-                continue
-            raw = self._snapshot.get(keys.inode_key(ino))
-            if raw is not None:
-                record = InodeRecord.decode(raw)
-                entry = EntryRecord(ino, stat.S_IFMT(record.mode)).encode()
-                wanted.setdefault(record.parent, {})[entry] = ino
-        for parent, entries in wanted.items():
-            prefix = keys.entry_prefix(parent)
-            left = dict(entries)
-            for key, value in self._snapshot.having(left.keys(), prefix, keys.after_prefix(prefix)):
-                if value in left:
-                    self._steps[left.pop(value)] = (parent, keys.name_of(key))
-                if not left:
-                    break
+    def prepare(self, inodes: Mapping[int, bytes | None]) -> None:
+        """Finds the names of many inodes together, and of the directories above them.
+
+        Each directory is looked through once for all its inodes.  Where the record of an inode is known it is given.
+        """
+        level = dict(inodes)
+        while level:
+            wanted: dict[int, dict[bytes, int]] = {}
+            for ino in sorted(level):
+                if ino in self._paths or ino in self._steps:
+                    continue
+                raw = level[ino]
+                if raw is None:
+                    raw = self._snapshot.get(keys.inode_key(ino))
+                if raw is not None:
+                    record = InodeRecord.decode(raw)
+                    entry = EntryRecord(ino, stat.S_IFMT(record.mode)).encode()
+                    wanted.setdefault(record.parent, {})[entry] = ino
+            for parent in sorted(wanted):
+                self._find_names(parent, wanted[parent])
+            # What was found is not asked for again, so directories in a circle end this, too.
+            level = {parent: None for parent, entries in wanted.items() if self._steps.keys() & entries.values()}
 
     def child(self, parent: int, name: bytes) -> bytes | None:
         """The path of a name in a directory."""
@@ -116,6 +123,16 @@ class PathFinder:
             found = self._named(entry, keys.ENTRY)
         return found
 
+    def _find_names(self, parent: int, entries: dict[bytes, int]) -> None:
+        """Notes the names of a directory that have these entries."""
+        prefix = keys.entry_prefix(parent)
+        left = dict(entries)
+        for key, value in self._snapshot.having(left.keys(), prefix, keys.after_prefix(prefix)):
+            if value in left:
+                self._steps[left.pop(value)] = (parent, keys.name_of(key))
+            if not left:
+                break
+
     def _named(self, entry: AbstractSet[bytes], prefix: bytes) -> tuple[int, bytes] | None:
         for key, _ in self._snapshot.having(entry, prefix, keys.after_prefix(prefix)):
             return keys.inode_of(key), keys.name_of(key)
@@ -129,21 +146,30 @@ def path_changes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
     """
     before, after = PathFinder(old), PathFinder(new)
     found: dict[bytes, Change] = {}
-    touched: set[int] = set()
+    touched: dict[int, _Records] = {}
     attributed: set[int] = set()
     told: set[int] = set()
     for key, was, now in diff_snapshots(old, new):
         kind = key[:1]
         if kind == keys.ENTRY:
             _tell_entry(key, was, now, before, after, found, told)
-        elif kind in (keys.INODE, keys.EXTENTS):
-            touched.add(keys.inode_of(key))
+        elif kind == keys.INODE:
+            touched[keys.inode_of(key)] = (was, now)
+        elif kind == keys.EXTENTS:
+            touched.setdefault(keys.inode_of(key))
         elif kind == keys.XATTR:
             attributed.add(keys.inode_of(key))
-    touched |= attributed
-    after.prepare(touched - told)
-    for ino in touched - told:
-        change = _inode_change(ino, old, new, after, has_other_xattrs=ino in attributed)
+    for ino in attributed:
+        touched.setdefault(ino)
+    for ino in told:
+        touched.pop(ino, None)
+    for ino in [ino for ino, records in touched.items() if records and None in records]:
+        # Its entry tells of that.
+        del touched[ino]
+    after.prepare({ino: records and records[1] for ino, records in touched.items()})
+    for ino, records in touched.items():
+        was, now = records or (old.get(keys.inode_key(ino)), new.get(keys.inode_key(ino)))
+        change = _inode_change(ino, was, now, after, has_other_xattrs=ino in attributed)
         if change is not None:
             found.setdefault(change.path.encode("utf-8", "surrogateescape"), change)
     for path in sorted(found):
@@ -180,10 +206,8 @@ def _tell_entry(
 
 
 def _inode_change(
-    ino: int, old: Snapshot, new: Snapshot, finder: PathFinder, *, has_other_xattrs: bool
+    ino: int, was: bytes | None, now: bytes | None, finder: PathFinder, *, has_other_xattrs: bool
 ) -> Change | None:
-    key = keys.inode_key(ino)
-    was, now = old.get(key), new.get(key)
     if now is None or was is None:
         # Its entry tells of that.
         return None

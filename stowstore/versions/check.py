@@ -214,6 +214,9 @@ class _Check:
         for lost in view.lost:
             paths = lost_paths(view, names, lost)
             self._found_in(version, FindingKind.LOST_INDEX, describe_lost(lost), paths, lost.block)
+        for delta in view.misfiltered:
+            message = "the filter of an index segment denies records that the segment holds: lookups may miss them"
+            self._found_in(version, FindingKind.BAD_STRUCTURE, message, [], delta.blocks[0])
         problems = [problem for problem in problems if not is_explained(problem, view.lost)]
         if problems:
             hurt = names.of(problem.ino for problem in problems if problem.ino)

@@ -173,6 +173,8 @@ class _Repair:
         for found in lost:
             if found.delta is not None:
                 self.actions.append(f"{found.delta.records} changed records are lost; they are as they were before")
+        if self._view.misfiltered:
+            self.actions.append("wrote the index anew, whose filters denied records that it holds")
         waiting = [found for found in lost if found.delta is None]
         for other in others if waiting else ():
             view = SalvageView(other.snapshot, self._chunks.index_reader)
@@ -239,8 +241,8 @@ class _Repair:
         """Writes the index and describes the version; nothing names it yet."""
         writer = self._chunks.index_writer()
         try:
-            if self._view.lost:
-                # What cannot be read cannot be shared either.
+            if self._view.lost or self._view.misfiltered:
+                # What cannot be read, or found, cannot be shared either.
                 snapshot = SnapshotRef(tree=build_tree(self._view.scan(), writer))
             else:
                 old = Snapshot(self._base.snapshot, NodeCache(self._chunks.index_reader))
@@ -249,7 +251,7 @@ class _Repair:
         finally:
             writer.close()
         counters = self.mender.counters
-        kept = 0 if self._view.lost else self._base.statistics.index_bytes
+        kept = 0 if self._view.lost or self._view.misfiltered else self._base.statistics.index_bytes
         listed = "; ".join(actions[:20]) + ("; ..." if len(actions) > 20 else "")
         return evolve(
             self._base,

@@ -49,6 +49,8 @@ class SalvageView:
         self.ref = ref
         self.packs: dict[bytes, int] = {}
         self.nodes = 0
+        #: Segments whose filters deny keys that they hold: lookups and scans would contradict each other.
+        self.misfiltered: list[DeltaRef] = []
         self._lost: dict[bytes, LostRecords] = {}
         self._cache = NodeCache(reader, 32 << 20)
         self._records: dict[bytes, bytes | None] = {}
@@ -56,10 +58,13 @@ class SalvageView:
         self._seen: set[bytes] = set()
         for delta in ref.deltas:
             try:
-                self._records.update(read_deltas([delta], reader))
+                records = read_deltas([delta], reader)
             except DAMAGE as error:
                 self._lost[delta.blocks[0].name] = LostRecords(b"", None, delta.blocks[0], str(error), delta)
             else:
+                self._records.update(records)
+                if delta.hides_any(records, reader):
+                    self.misfiltered.append(delta)
                 for block in delta.blocks:
                     self._note(block)
 

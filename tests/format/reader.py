@@ -6,6 +6,7 @@ that the document says enough.  It is simple rather than fast, holds whole versi
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -250,10 +251,23 @@ class Reader:
             _require(reference.codec == 0, f"codec {reference.codec} is unknown")
             content = stored
         _require(len(content) == reference.length, "a block has another length")
-        name = blake3(content, key=self._naming) if self._naming else blake3(content)
-        _require(name.digest() == reference.name, "a block has another name")
+        _require(self._name(content) == reference.name, "a block has another name")
         self._blocks[kind, reference] = content
         return content
+
+    def _name(self, content: bytes) -> bytes:
+        return (blake3(content, key=self._naming) if self._naming else blake3(content)).digest()
+
+    def _check_filter(self, bits: bytes, keys: list[bytes]) -> None:
+        """A segment's filter is the one of its keys, bit for bit."""
+        expected = [False] * (8 * len(bits))
+        for key in keys:
+            for number in struct.unpack(">4I", self._name(key)[:16]):
+                expected[number % len(expected)] = True
+        _require(len(bits) == (3 * len(keys) + 1) // 2, "a filter has another length")
+        _require(
+            [bool(bits[bit // 8] >> (bit % 8) & 1) for bit in range(8 * len(bits))] == expected, "a filter differs"
+        )
 
     def table(self, kind: int, pack: bytes) -> dict[BlockReference, tuple[int, ...]]:
         """The blocks of a pack and their checksums."""
@@ -322,6 +336,8 @@ class Reader:
                 pairs += msgspec.msgpack.decode(self.block(1, _reference(bytes.fromhex(block))))
             keys = [key for key, _ in pairs]
             _require(keys == sorted(set(keys)) and len(keys) == delta["records"], "a segment is not what it should be")
+            if "filter" in delta:
+                self._check_filter(base64.b64decode(delta["filter"], validate=True), keys)
             for key, value in pairs:
                 if value is None:
                     records.pop(key, None)

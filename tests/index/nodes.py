@@ -17,6 +17,7 @@ class MemoryNodes:
         self.written = 0
         self.bytes_written = 0
         self.reads = 0
+        self.blocks_read = 0
 
     def add(self, data: bytes) -> BlockRef:
         name = hashlib.sha256(data).digest()
@@ -27,7 +28,11 @@ class MemoryNodes:
 
     def read(self, refs: Sequence[BlockRef]) -> list[bytes]:
         self.reads += 1 if refs else 0
+        self.blocks_read += len(refs)
         return [self.blocks[ref.name] for ref in refs]
+
+    def name(self, content: bytes) -> bytes:
+        return hashlib.sha256(content).digest()
 
     def cache(self) -> NodeCache:
         """A fresh cache, as another process has it."""

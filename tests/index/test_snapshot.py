@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stowstore.chunks.patience import WouldWait
 from stowstore.index.delta import DeltaRef
 from stowstore.index.diff import diff_snapshots
+from stowstore.index.filter import filter_bytes, make_filter, may_hold
 from stowstore.index.merge import KeyConflict, three_way
 from stowstore.index.node import CorruptNode
 from stowstore.index.snapshot import MAX_DELTAS, Snapshot, SnapshotRef, commit_changes, merge_deltas
@@ -61,6 +64,9 @@ def test_snapshot_is_a_sorted_dictionary(history: list[dict[bytes, bytes | None]
     snapshot = Snapshot(saved, line.nodes.cache())
 
     assert line.ref == saved
+    # Before anything has fetched all segments: each lookup fetches those it needs.
+    for number in range(0, 301, 7):
+        assert line.content.get(b"%03d" % number) == snapshot.get(b"%03d" % number)
     assert sorted(line.content.items()) == list(snapshot.scan())
     assert [pair for pair in sorted(line.content.items()) if b"05" <= pair[0] < b"2"] == list(
         snapshot.scan(b"05", b"2")
@@ -140,15 +146,80 @@ def test_many_small_commits_cost_little_more_than_their_records() -> None:
     assert line.nodes.bytes_written < 20 * 5_000 * 60
 
 
-def test_opening_fetches_the_segments_together() -> None:
-    """Nothing is fetched before a snapshot is used, and all of its segments in one go when it is."""
+def test_scanning_fetches_the_segments_together() -> None:
+    """Nothing is fetched before a snapshot is used, and all of its segments in one go when it is listed."""
     line = Line(MemoryNodes()).follow([{b"a": b"1"}, {b"b": b"2"}, {b"c": b"3"}])
     line.nodes.reads = 0
     snapshot = line.snapshot()
 
     assert 0 == line.nodes.reads
+    assert [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")] == list(snapshot.scan())
+    assert 1 == line.nodes.reads
     assert b"2" == snapshot.get(b"b")
     assert 1 == line.nodes.reads
+
+
+def test_looking_up_fetches_segments_that_may_hold_the_key() -> None:
+    """Segments whose filters deny a key are not fetched for it; the others are, together and once."""
+    line = Line(MemoryNodes()).follow([{b"a": b"1", b"s": b"1"}, {b"b": b"2", b"s": b"2"}, {b"c": b"3", b"a": None}])
+    snapshot = line.snapshot()
+
+    def fetched_by(key: bytes, value: bytes | None) -> tuple[int, int]:
+        line.nodes.reads = line.nodes.blocks_read = 0
+        assert value == snapshot.get(key)
+        assert value == snapshot.get_near(key)
+        return line.nodes.reads, line.nodes.blocks_read
+
+    assert (0, 0) == fetched_by(b"nobody", None)
+    assert (1, 2) == fetched_by(b"s", b"2")
+    assert (0, 0) == fetched_by(b"b", b"2")
+    with pytest.raises(WouldWait):
+        snapshot.get_near(b"c")
+    assert (1, 1) == fetched_by(b"a", None)
+    assert (0, 0) == fetched_by(b"c", b"3")
+
+
+@pytest.mark.parametrize("unfiltered", [1, 2])
+def test_segments_without_filters_are_always_asked(unfiltered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older release wrote, or is too large for a filter, is fetched by the first lookup."""
+    line = Line(MemoryNodes())
+    with monkeypatch.context() as patch:
+        patch.setattr("stowstore.index.delta.FILTERED_RECORDS", 0)
+        line.follow([{b"%d" % number: b"1"} for number in range(unfiltered)])
+    line.follow([{b"x": b"2"}])
+    assert [False] * unfiltered + [True] == [delta.filter is not None for delta in line.ref.deltas]
+    line.nodes.reads = line.nodes.blocks_read = 0
+
+    assert line.snapshot().get(b"nobody") is None
+    assert (1, unfiltered) == (line.nodes.reads, line.nodes.blocks_read)
+
+
+@given(keys=st.sets(st.binary(max_size=8), min_size=1, max_size=200))
+def test_filter_has_every_key(keys: set[bytes]) -> None:
+    """A filter denies none of its keys, and is as long as the number of them says."""
+    name = MemoryNodes().name
+    bits = make_filter(keys, len(keys), name)
+
+    assert all(may_hold(bits, name(key)) for key in keys)
+    assert filter_bytes(len(keys)) == len(bits)
+
+
+def test_filter_denies_most_other_keys() -> None:
+    """Of keys that a segment does not hold one in a hundred or fewer is asked for in vain."""
+    name = MemoryNodes().name
+    bits = make_filter((b"in %d" % number for number in range(1000)), 1000, name)
+
+    assert sum(may_hold(bits, name(b"out %d" % number)) for number in range(10_000)) < 100
+
+
+def test_filter_that_hides_records_is_told() -> None:
+    """A filter of the right length that denies a key of its segment is known for that."""
+    line = Line(MemoryNodes()).follow([{b"a": b"1", b"b": b"2"}])
+    (delta,) = line.ref.deltas
+
+    assert not delta.hides_any([b"a", b"b"], line.nodes)
+    assert evolve(delta, filter=bytes(3)).hides_any([b"a", b"b"], line.nodes)
+    assert not evolve(delta, filter=None).hides_any([b"a", b"b"], line.nodes)
 
 
 def test_difference_skips_what_is_shared() -> None:
@@ -178,6 +249,13 @@ def test_difference_skips_what_is_shared() -> None:
         {"root": None, "depth": 0, "deltas": [{}]},
         {"root": None, "depth": 0, "deltas": [{"records": 1, "blocks": ["zz"]}]},
         {"root": None, "depth": 0, "deltas": [{"records": 0, "blocks": []}] * 65},
+        {"root": None, "depth": 0, "deltas": [{"records": 0, "blocks": [], "filter": ""}]},
+        {"root": None, "depth": 0, "deltas": [{"records": 2, "blocks": [], "filter": "AAA="}]},
+        {"root": None, "depth": 0, "deltas": [{"records": 2, "blocks": [], "filter": "AAAAAA=="}]},
+        {"root": None, "depth": 0, "deltas": [{"records": 2, "blocks": [], "filter": "A?AA"}]},
+        {"root": None, "depth": 0, "deltas": [{"records": 2, "blocks": [], "filter": 7}]},
+        {"root": None, "depth": 0, "deltas": [{"records": 2, "blocks": [], "filter": [0, 0, 0]}]},
+        {"root": None, "depth": 0, "deltas": [{"records": -2, "blocks": [], "filter": ""}]},
     ],
 )
 def test_hostile_description(data: object) -> None:

@@ -19,7 +19,7 @@ from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
 BLOCK = BlockRef(b"p" * 16, 7, 100, 200, Codec.ZSTD, b"n" * 32)
 MANIFEST = Manifest(
     volume="data",
-    snapshot=SnapshotRef(tree=TreeRef(BLOCK, 2), deltas=[DeltaRef((BLOCK,), 3)]),
+    snapshot=SnapshotRef(tree=TreeRef(BLOCK, 2), deltas=[DeltaRef((BLOCK,), 3), DeltaRef((BLOCK,), 3, b"12345")]),
     parents=(VersionName("data", new_ulid(), "0" * 64),),
     message="epoch 1 \u2713",
     statistics=Statistics(used_bytes=5, inode_count=6, index_bytes=7),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
@@ -336,6 +339,35 @@ def test_differences_by_path(root: Root) -> None:
         "moved": ChangeKind.ADDED,
         "renamed": ChangeKind.REMOVED,
     } == changes
+
+
+def test_differences_look_through_each_directory_once(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of changed files are found by one look into each directory above them, however many changed there."""
+    paths = [f"top/{number}/deep/{name}" for number in range(5) for name in "xyz"]
+    old = commit(root, "ours", dict.fromkeys(paths, b"1"))
+    with Session.write(root, "ours") as session:
+        for path in paths:
+            handle = session.files.open(find(session.files, path).ino, os.O_WRONLY, ROOT)
+            session.files.write(handle, 0, b"2", ROOT)
+            session.files.release(handle)
+        new = session.commit()
+    looks: Counter[bytes] = Counter()
+    having = Snapshot.having
+
+    def counted(
+        self: Snapshot, values: AbstractSet[bytes], start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        looks[start] += 1
+        return having(self, values, start, stop)
+
+    monkeypatch.setattr(Snapshot, "having", counted)
+    with Session.read(root, old.name) as before, Session.read(root, new.name) as after:
+        changes = {change.path: change.kind for change in path_changes(before.files.snapshot, after.files.snapshot)}
+
+    assert dict.fromkeys(paths, ChangeKind.CONTENT) == changes
+    # The five directories of files, the five they lie in, the one above, and the root.
+    assert 12 == len(looks)
+    assert {1} == set(looks.values())
 
 
 def test_pruned_ancestors_end_the_history(root: Root) -> None:

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.disk_cache import DiskCache
 from stowstore.chunks.store import ChunkStore
-from stowstore.index.keys import inode_key
+from stowstore.index.keys import ROOT_INODE, entry_key, inode_key
 from stowstore.index.records import InodeRecord, unpack_extents
 from stowstore.versions.check import check
 from stowstore.versions.errors import CorruptManifest, LeaseHeld
-from stowstore.versions.findings import CheckDepth
+from stowstore.versions.findings import CheckDepth, FindingKind
 from stowstore.versions.lease import Lease
 from stowstore.versions.repair import LostRange, RepairReport, repair
+from stowstore.versions.ulid import new_ulid
 from tests.versions.test_check import FILES, HOSTILE, delete, flip, hostile_volume
 from tests.versions.volumes import Volumes
 
@@ -70,6 +72,29 @@ def test_contradictions_are_mended(volumes: Volumes, what: str) -> None:
     # Of a record that cannot be read nothing is left; of all others the content is.
     lost = {"bad inode": {b"1" * 100}, "bad mode": {b"1" * 100}, "overlap": {b"2" * 2000}, "past the end": {b"1" * 100}}
     assert {b"1" * 100, b"2" * 2000, b"low"} - lost.get(what, set()) <= contents
+    assert mend(volumes).was_whole
+
+
+def test_filter_that_hides_records_is_mended(volumes: Volumes) -> None:
+    """A segment whose filter denies its records is told by a check; a repair has every name found again."""
+    before = volumes.root.load(volumes.commit("data", {"one": b"1"}, merge=True))
+    head = volumes.commit("data", {"one": b"1", "two": b"2"})
+    manifest = volumes.root.load(head)
+    (delta,) = manifest.snapshot.deltas
+    assert delta.filter is not None
+    hiding = evolve(manifest.snapshot, deltas=[evolve(delta, filter=bytes(len(delta.filter)))])
+    damaged = volumes.root.write_manifest(evolve(manifest, id=new_ulid(), snapshot=hiding, parents=(before.name,)))
+    volumes.root.set_head("data", damaged, head)
+    assert volumes.snapshot(hiding).get(entry_key(ROOT_INODE, b"two")) is None
+
+    (found,) = check(volumes.root, volumes.chunks, "data", "head").findings
+    assert (FindingKind.BAD_STRUCTURE, damaged.id) == (found.kind, found.version)
+    assert "the filter of an index segment denies records" in found.message
+    report = mend(volumes)
+
+    assert ("wrote the index anew, whose filters denied records that it holds",) == report.actions
+    assert is_whole(volumes)
+    assert {"one": b"1", "two": b"2"} == volumes.files(volumes.root.head("data"))
     assert mend(volumes).was_whole
 
 
