@@ -6,7 +6,6 @@ import errno
 import json
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from types import MappingProxyType
 
 import click
@@ -103,7 +102,8 @@ class _Commands(LazyGroup):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("stowstore"), "-V", "--version", prog_name="stowstore")
+# Its number is looked up when it is asked for, which costs more than the rest of a start.
+@click.version_option(None, "-V", "--version", package_name="stowstore", prog_name="stowstore")
 @click.option(
     "--store",
     "store_url",
