@@ -6,7 +6,6 @@ import errno
 import json
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from types import MappingProxyType
 
 import click
@@ -107,7 +106,8 @@ class _Commands(LazyGroup):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("stowstore"), "-V", "--version", prog_name="stowstore")
+# Its number is looked up when it is asked for, which costs more than the rest of a start.
+@click.version_option(None, "-V", "--version", package_name="stowstore", prog_name="stowstore")
 @click.option(
     "--store",
     "store_url",
@@ -173,7 +173,7 @@ def main(args: list[str] | None = None) -> None:
         sys.stderr.close()
         status = ExitCode.OK
     except (OSError, ValueError, TypeError) as error:
-        click.echo(f"stowstore: {error}", err=True)
+        _show_plain(error)
         status = _ERRNOS.get(error.errno, ExitCode.ERROR) if isinstance(error, OSError) else ExitCode.ERROR
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
@@ -200,6 +200,18 @@ def _show(error: StoreError) -> None:
         click.echo(json.dumps(shown), err=True)
     else:
         click.echo(f"stowstore: {error}", err=True)
+
+
+def _show_plain(error: OSError | ValueError | TypeError) -> None:
+    """What is none of ours: of the system's errors the words, and the file it was about."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    if "--json" in sys.argv:
+        code = ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorCode.GENERIC
+        click.echo(json.dumps({"error": text, "code": code.value, "hint": None, "reference": None}), err=True)
+    else:
+        click.echo(f"stowstore: {text}", err=True)
 
 
 def _log_to_stderr(verbose: int) -> None:

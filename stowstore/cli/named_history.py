@@ -13,6 +13,7 @@ from stowstore.cli.named_access import named_command
 from stowstore.cli.named_output import echo_created
 from stowstore.cli.output import echo_json, json_option
 from stowstore.named import Access, Holder, NamedVolumes
+from stowstore.named.archiving import TAR_SUFFIXES, import_directory_tar
 from stowstore.named.copying import copy_in, copy_out
 from stowstore.named.names import is_name
 
@@ -170,9 +171,9 @@ def import_(volumes: NamedVolumes, source: str, target: str) -> None:
       stowstore volume import ./dataset training
       tar c src | stowstore volume import - training
     """
-    from stowstore.named.archiving import import_directory_tar
-
-    if is_name(source) and source in volumes.names() and not (is_name(target) and target in volumes.names()):
+    known = volumes.names()
+    # The volume is the one of the two that there is, or else the one that could be.
+    if is_name(source) and target not in known and (source in known or not is_name(target)):
         source, target = target, source
     with volumes.attach(target, access=Access.RW, holder=_holder("import")) as attached:
         if source == "-":
@@ -230,7 +231,8 @@ def _holder(what: str) -> Holder:
 
 
 def _is_backup(text: str) -> bool:
-    return text == "-" or "://" in text or os.path.sep in text or os.path.exists(text)
+    """Whether this is no version: also a file that is not there, by its name."""
+    return text == "-" or "://" in text or os.path.sep in text or text.endswith(TAR_SUFFIXES) or os.path.exists(text)
 
 
 def _tell(locator: str, as_json: bool) -> None:

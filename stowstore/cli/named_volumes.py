@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import click
 
-from datastore.errors import StoreError
+from datastore.errors import StoreError, Unsupported
 from stowstore.cli.named_access import echo_columns, label_pairs, named_command, parsed_filters
 from stowstore.cli.named_output import echo_created, fullness, percent, row, shown
 from stowstore.cli.output import echo_json, json_option, time_text
-from stowstore.named import NamedVolumes
+from stowstore.named import NamedVolumes, VolumeInfo
 from stowstore.named.record import BackingKind
 from stowstore.named.sizes import format_size
 
@@ -21,6 +23,24 @@ __all__ = ["create", "df", "inspect", "jobs", "label", "list_", "metrics", "prun
 
 _filter = click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="Only these; see below.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+
+#: How much a volume is to lose, where others would look for an option.
+_LESS = re.compile(r"-[\d.].*")
+
+
+class _Resize(click.Command):
+    """Takes ``-512MB`` for what it is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        less = [
+            number
+            for number, (before, text) in enumerate(pairwise(["", *args]))
+            if _LESS.fullmatch(text) and before not in ("--size", "--inodes")
+        ]
+        if less and "--" not in args:
+            others = [text for number, text in enumerate(args) if number not in less]
+            args = [*others, "--", *(args[number] for number in less)]
+        return super().parse_args(ctx, args)
 
 
 @click.command()
@@ -60,6 +80,11 @@ def create(
     """
     ctx = click.get_current_context()
     if source is not None:
+        for other in ("inodes", "backing", "require_enforced", "preallocate", "store"):
+            if ctx.get_parameter_source(other) is not click.core.ParameterSource.DEFAULT:
+                raise click.UsageError(
+                    f"--{other.replace('_', '-')} does not go with --from: a clone is as its source is"
+                )
         typed = ctx.get_parameter_source("volume_type") is not click.core.ParameterSource.DEFAULT
         origin, _, version = source.partition("@")
         made = volumes.clone(
@@ -143,7 +168,15 @@ def inspect(volumes: NamedVolumes, names: tuple[str, ...], as_json: bool) -> Non
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("-w", "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Show it again and again.")
+@click.option(
+    "-w",
+    "--watch",
+    is_flag=False,
+    flag_value=2.0,
+    type=click.FloatRange(min=0.1),
+    metavar="[SECONDS]",
+    help="Show it again and again, every two seconds.",
+)
 @click.option("--alert", type=click.FloatRange(0, 100), metavar="PERCENT", help="Status 5 if one is fuller than this.")
 @json_option
 @named_command
@@ -157,10 +190,7 @@ def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert
     """
     while True:
         found = [volumes.inspect(name) for name in names] if names else volumes.list()
-        if as_json:
-            echo_json([info.to_data() for info in found])
-        else:
-            echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [fullness(info) for info in found])
+        _echo_fullness(found, as_json)
         if watch is None:
             break
         sys.stdout.flush()
@@ -174,47 +204,69 @@ def df(volumes: NamedVolumes, names: tuple[str, ...], watch: float | None, alert
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("-n", "--largest", type=click.IntRange(min=0), default=10, show_default=True, help="Directories shown.")
 @json_option
 @named_command
-def usage(volumes: NamedVolumes, name: str, largest: int, as_json: bool) -> None:
+def usage(volumes: NamedVolumes, name: str | None, largest: int, as_json: bool) -> None:
     """Show what the volume NAME holds at this moment, and its largest directories. With ROOT#NAME: what versions take.
 
-    The numbers are the volume's own counters, and the directories come from its index: no file is looked at.
+    The numbers are the volume's own counters, and the directories come from its index: no file is looked at. Without
+    a NAME: every volume, as df shows them.
 
     \b
     Example:
       stowstore volume usage training
     """
+    if name is None:
+        _echo_fullness(volumes.list(), as_json)
+        return
     exact = volumes.usage(name)
     info = volumes.inspect(name)
     assert info.record is not None
-    paths = volumes.largest(name, largest) if largest else []
+    paths: list[dict[str, Any]] = []
+    why: str | None = None
+    if largest:
+        try:
+            paths = volumes.largest(name, largest)
+        except Unsupported as error:
+            # What it holds is known all the same.
+            why = str(error)
     if as_json:
         echo_json({**info.to_data(), "used_bytes": exact.used_bytes, "inodes_used": exact.inodes, "directories": paths})
         return
     used = "unknown" if exact.used_bytes is None else format_size(exact.used_bytes)
     click.echo(f"{name}: {used} of {format_size(info.record.size_bytes)} in {exact.inodes or 'unknown'} inodes\n")
+    if why is not None:
+        click.echo(f"stowstore: {why}", err=True)
+        return
     echo_columns(("SIZE", "FILES", "DIRECTORY"), [(format_size(p["bytes"]), p["files"], p["path"]) for p in paths])
 
 
-@click.command()
+@click.command(cls=_Resize)
 @click.argument("name")
-@click.argument("size", metavar="SIZE|+SIZE|-SIZE")
+@click.argument("size", metavar="SIZE|+SIZE|-SIZE", required=False)
+@click.option("--size", "said", metavar="SIZE", help="The same as SIZE.")
 @click.option("--inodes", type=click.IntRange(min=1), metavar="N", help="Also change how many inodes there may be.")
 @json_option
 @named_command
-def resize(volumes: NamedVolumes, name: str, size: str, inodes: int | None, as_json: bool) -> None:
+def resize(
+    volumes: NamedVolumes, name: str, size: str | None, said: str | None, inodes: int | None, as_json: bool
+) -> None:
     """Change the size of a volume at once, while jobs use it; never below what it holds.
 
     \b
     Examples:
       stowstore volume resize training 100GB
       stowstore volume resize training +10GB
-      stowstore volume resize training -- -512MB
+      stowstore volume resize training -512MB
     """
-    made = volumes.resize(name, size, inodes=inodes)
+    if size is not None and said is not None:
+        raise click.UsageError(f"one size: {size} or --size {said}")
+    wanted = size if said is None else said
+    if wanted is None and inodes is None:
+        raise click.UsageError(f"which size is {name} to have? Such as 2GB, +1GB or -512MB")
+    made = volumes.resize(name, wanted, inodes=inodes)
     assert made.record is not None
     if as_json:
         echo_json(made.to_data())
@@ -364,3 +416,10 @@ def metrics(volumes: NamedVolumes) -> None:
     from stowstore.named.metrics import exposition
 
     click.echo(exposition(volumes), nl=False)
+
+
+def _echo_fullness(found: list[VolumeInfo], as_json: bool) -> None:
+    if as_json:
+        echo_json([info.to_data() for info in found])
+    else:
+        echo_columns(("NAME", "SIZE", "USED", "AVAILABLE", "USE%", "INODES"), [fullness(info) for info in found])

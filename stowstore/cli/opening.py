@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import click
 from attrs import define, evolve, field
 
 from datastore.context import deadline
 from datastore.errors import ConfigError
-from datastore.reference import DataReference
-from stowstore.config import ContainerPolicy, StoreConfig
-from stowstore.durations import parse_duration
-from stowstore.locations.base import nearest
-from stowstore.locations.registry import known_schemes
-from stowstore.store import StowStore
+
+# What opens stores is imported when one is: half of the commands, and every job, need none.
+if TYPE_CHECKING:
+    from datastore.reference import DataReference
+    from stowstore.config import StoreConfig
+    from stowstore.store import StowStore
 
 __all__ = ["Opener", "kind_options", "option_pairs"]
 
@@ -59,14 +60,7 @@ class Opener:
     ) -> Opener:
         """Reads the global options."""
         given = option_pairs(options)
-        seconds = parse_duration(timeout) / 1e9 if timeout else None
-        base = None
-        if store_url:
-            base = StoreConfig.from_url(store_url, options=given)
-        elif config_path:
-            base = StoreConfig.from_yaml(config_path)
-            base = evolve(base, options={**base.options, **given})
-        return cls(base, given, seconds)
+        return cls(_configured(store_url, config_path, given), given, _seconds(timeout))
 
     @property
     def configured(self) -> bool:
@@ -81,6 +75,10 @@ class Opener:
     def reference(self, text: str) -> DataReference:
         """The reference a user means: whole, or a key of the configured store."""
         if "://" in text:
+            from datastore.reference import DataReference
+            from stowstore.locations.base import nearest
+            from stowstore.locations.registry import known_schemes
+
             reference = DataReference(text)
             if not known_schemes(reference.scheme):
                 raise ConfigError(
@@ -99,6 +97,9 @@ class Opener:
     def store(self, reference: DataReference | None, *, create: bool = False) -> StowStore:
         """The store for a reference, the same one for the whole invocation."""
         if self._store is None:
+            from stowstore.config import ContainerPolicy
+            from stowstore.store import StowStore
+
             policy = ContainerPolicy.IF_MISSING if create else ContainerPolicy.NEVER
             self._store = StowStore(evolve(self._config(reference), create_container=policy))
         return self._store
@@ -118,6 +119,9 @@ class Opener:
             return self._base
         if reference is None:
             raise click.UsageError("no store is given: use --store URL, --config FILE, or set STOWSTORE_URL")
+        from stowstore.config import StoreConfig
+        from stowstore.locations.registry import known_schemes
+
         kind = known_schemes(reference.scheme)[reference.scheme]
         if kind == "file" and "path" not in self._options:
             raise ConfigError(
@@ -133,3 +137,23 @@ class Opener:
             enable_multicontainer=True,
             account=reference.account,
         )
+
+
+def _configured(url: str | None, path: str | None, options: Mapping[str, str]) -> StoreConfig | None:
+    if not url and not path:
+        return None
+    from stowstore.config import StoreConfig
+
+    if url:
+        return StoreConfig.from_url(url, options=options)
+    assert path
+    base = StoreConfig.from_yaml(path)
+    return evolve(base, options={**base.options, **options})
+
+
+def _seconds(timeout: str | None) -> float | None:
+    if not timeout:
+        return None
+    from stowstore.durations import parse_duration
+
+    return parse_duration(timeout) / 1e9

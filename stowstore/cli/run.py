@@ -85,7 +85,6 @@ def run(
     """
     from stowstore.jobs import Job, JobInterrupted, Output, SignalsPassedOn, parse_variable, parse_volume, run_job
     from stowstore.named import NamedVolumes
-    from stowstore.named.sizes import parse_size
 
     job = Job(
         command=command,
@@ -94,8 +93,8 @@ def run(
         files=files,
         directories=directories,
         workdir=PurePosixPath(workdir),
-        memory=None if memory is None else parse_size(memory),
-        scratch=None if scratch is None else parse_size(scratch),
+        memory=_limit("memory", memory),
+        scratch=_limit("scratch", scratch),
         when_orphaned=when_orphaned,
     )
     try:
@@ -115,6 +114,18 @@ def run(
     if as_json:
         echo_json(asdict(result))
     ctx.exit(result.exit_code)
+
+
+def _limit(what: str, text: str | None) -> int | None:
+    """The bytes of ``--memory`` or ``--scratch``."""
+    from stowstore.named.errors import InvalidSize
+    from stowstore.named.sizes import parse_size
+
+    try:
+        return None if text is None else parse_size(text)
+    except InvalidSize as error:
+        said = error.message.replace("volume size must be positive", "a limit must be positive")
+        raise InvalidSize(f"--{what}: {said}", problem=error.problem, hint=error.hint) from error
 
 
 def _say(error: StoreError | OSError, as_json: bool) -> None:

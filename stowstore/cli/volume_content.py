@@ -16,6 +16,7 @@ from stowstore.cli.output import echo_json, json_option, size_text
 from stowstore.cli.transfers import status_line
 from stowstore.cli.volume_access import Access, VolumePath, printable, volume_command
 from stowstore.cli.volume_browsing import file_pieces
+from stowstore.named.archiving import TAR_SUFFIXES, tar_file
 from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.permissions import ROOT
@@ -159,13 +160,13 @@ def import_(
 
 @click.command()
 @click.argument("volume")
-@click.argument("destination", metavar="DIRECTORY|-", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("destination", metavar="DIRECTORY|FILE.tar[.gz]|-", type=click.Path(path_type=Path, allow_dash=True))
 @_parallel
 @dask_option
 @json_option
 @volume_command
 def export(access: Access, volume: str, destination: Path, parallel: int, dask: str | None, as_json: bool) -> None:
-    """Write a version, or VOLUME:/path of it, into a directory, or as a tar stream to standard output (-).
+    """Write a version, or VOLUME:/path of it, into a directory, a tar file, or as a tar stream to standard output (-).
 
     With --dask workers write the files: they have to see DIRECTORY under the same path. What an earlier export has
     written whole is left as it is.
@@ -173,13 +174,14 @@ def export(access: Access, volume: str, destination: Path, parallel: int, dask: 
     \b
     Examples:
       stowstore volume export file:///data/root#training@v1 ./dataset
-      stowstore volume export file:///data/root#training - | tar t
+      stowstore volume export file:///data/root#training training.tar.gz
     """
     place = VolumePath.parse(volume)
     to_stream = str(destination) == "-"
+    to_file = destination.name.endswith(TAR_SUFFIXES) and not destination.is_dir()
     if to_stream and as_json:
         raise click.UsageError("standard output is the tar stream: --json has no place there")
-    if dask is not None and to_stream:
+    if dask is not None and (to_stream or to_file):
         raise click.UsageError("a stream has one writer: --dask exports into directories")
     with (
         cluster_at(dask) as cluster,
@@ -193,6 +195,9 @@ def export(access: Access, volume: str, destination: Path, parallel: int, dask: 
         if to_stream:
             report = export_tar(session.files, sys.stdout.buffer, place.path, on_progress=tell)
             sys.stdout.buffer.flush()
+        elif to_file:
+            with tar_file(destination) as stream:
+                report = export_tar(session.files, stream, place.path, on_progress=tell)
         elif cluster is not None:
             assert session.base is not None
             report = export_spread(

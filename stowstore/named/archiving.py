@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Final, cast
 
 from stowstore.transfer.progress import TransferReport
+from stowstore.whole_files import whole_file
 
-__all__ = ["copy_directory", "export_directory_tar", "import_directory_tar"]
+__all__ = ["TAR_SUFFIXES", "copy_directory", "export_directory_tar", "import_directory_tar", "tar_file"]
+
+#: What the names of tar files end in.
+TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 
 
 def export_directory_tar(directory: Path, stream: IO[bytes]) -> TransferReport:
@@ -74,3 +81,18 @@ def copy_directory(source: Path, target: Path) -> None:
         thread.join()
     if failed:
         raise failed[0]
+
+
+@contextlib.contextmanager
+def tar_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file that appears whole or not at all, compressed as its name says."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such directory", str(target.parent))
+    with whole_file(target, durable=True) as raw:
+        if target.name.endswith((".gz", ".tgz")):
+            import gzip
+
+            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1) as packed:
+                yield cast("IO[bytes]", packed)
+        else:
+            yield raw

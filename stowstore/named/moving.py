@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -22,7 +22,6 @@ from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.settings import Settings
 from stowstore.named.sizes import exact_size, parse_size
-from stowstore.whole_files import whole_file
 
 if TYPE_CHECKING:
     from stowstore.versions.root import Root
@@ -99,7 +98,9 @@ class MovingOperations(HistoryOperations):
         if isinstance(target, str) and "://" in target:
             return self.push(name, target, version=version)
         if isinstance(target, (str, os.PathLike)):
-            with _written(Path(target)) as stream:
+            from stowstore.named.archiving import tar_file
+
+            with tar_file(Path(target)) as stream:
                 self._export(name, stream, version)
             return os.fspath(target)
         self._export(name, target, version)
@@ -230,19 +231,6 @@ class MovingOperations(HistoryOperations):
             made = session.commit(CommitOptions(message="restored from a backup"))
         url, _ = address_of(directory, record)
         return evolve(record, head=str(VolumeAddress.locator(url, made.volume, made.name)), snapshots=1)
-
-
-@contextlib.contextmanager
-def _written(target: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole or not at all, compressed as its name says."""
-    with whole_file(target, durable=True) as raw:
-        if target.name.endswith((".gz", ".tgz")):
-            import gzip
-
-            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=1) as packed:
-                yield cast("IO[bytes]", packed)
-        else:
-            yield raw
 
 
 def _target(target: str, name: str) -> tuple[str, str]:

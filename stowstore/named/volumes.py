@@ -204,15 +204,17 @@ class NamedVolumes(MovingOperations):
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
-    def resize(self, name: str, size: str | int, *, inodes: int | None = None) -> VolumeInfo:
+    def resize(self, name: str, size: str | int | None, *, inodes: int | None = None) -> VolumeInfo:
         """Changes the size, also of a volume that is used: ``2GB``, ``+1GB``, ``-512MB``; at once, at any size.
+
+        A size of None stays what it is, while ``inodes`` change.
 
         Raises:
             InvalidSize: that is no size.
             BelowUsed: the volume holds more; the message has both numbers.
         """
-        text = str(size)
         with self._registry.changing(name) as record:
+            text = exact_size(record.size_bytes) if size is None else str(size)
             directory = self._registry.directory(name)
             backing = backing_of(record.backing)
             wanted = resized(text, current=record.size_bytes, used=0)
@@ -228,7 +230,13 @@ class NamedVolumes(MovingOperations):
 
                 require_memory(wanted - record.size_bytes)
             backing.resize(directory, record, wanted, limit)
-            shown = text.strip() if text.strip()[:1] not in ("+", "-") else exact_size(wanted)
+            shown = (
+                record.size
+                if size is None
+                else text.strip()
+                if text.strip()[:1] not in ("+", "-")
+                else exact_size(wanted)
+            )
             record = self._registry.save(evolve(record, size=shown, size_bytes=wanted, inodes=limit))
         return self._info(record)
 

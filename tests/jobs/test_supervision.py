@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -139,7 +140,7 @@ def test_the_command_line_says_why_and_ends_with_125(jobs: Jobs) -> None:
         (("--frobnicate", "true"), "unknown flag: --frobnicate"),
         (("--volume=../x", "true"), "invalid volume name"),
         (("--volume=a", "-v", "a:ro", "true"), "asked for twice"),
-        (("--memory=0", "true"), "must be positive"),
+        (("--memory=0", "true"), "--memory: a limit must be positive: '0'"),
         (("--memory=lots", "true"), "invalid size"),
         (("--env=A-B=1", "true"), "cannot name a variable"),
         (("--workdir=here", "true"), "must be absolute"),
@@ -255,7 +256,9 @@ def test_a_job_may_outlive_its_supervisor_and_keeps_its_lease(jobs: Jobs) -> Non
         assert jobs.is_leased("data")
     finally:
         for pid in processes_of(session):
-            os.kill(pid, signal.SIGKILL)
+            # Some end with others.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not jobs.is_leased("data"))
     jobs.volumes.remove("data")
 
@@ -282,7 +285,9 @@ def test_a_killed_command_leaves_what_was_synced(jobs: Jobs) -> None:
     with jobs.started("run", "--volume=data", "sh", "-c", script) as process:
         session = session_of(process.pid)
         for pid in processes_of(session):
-            os.kill(pid, signal.SIGKILL)
+            # Some end with others.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert 137 == process.wait(60)
     assert not jobs.is_leased("data")
     assert "5242880\n" == jobs.says("stat -c %s /volumes/data/safe", volumes=("data",))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,19 +42,9 @@ def test_a_volume_is_created_listed_and_removed(host: NamedVolumes, stow: Run) -
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[3]) for row in found[1:])
     listed = json.loads(stow("volume", "list", "--format", "json", "--filter", "label=team").stdout)
-    assert (
-        [(one["name"], one["size_bytes"], one["size_total"]) for one in listed]
-        == [
-            (
-                "data",
-                1_610_612_736,
-            )
-            * 1
-            + (1_610_612_736, 1_610_612_736)
-        ]
-        if False
-        else [("data", 1_610_612_736, 1_610_612_736)]
-    )
+    assert [(one["name"], one["size_bytes"], one["size_total"]) for one in listed] == [
+        ("data", 1_610_612_736, 1_610_612_736)
+    ]
     assert set(listed[0]) >= {
         *("name", "type", "size", "size_bytes", "created_time", "path", "mount_path", "job_count", "jobs"),
         *("used_bytes", "available_bytes", "inodes_used", "enforced", "backing", "labels", "head", "snapshots"),
@@ -86,6 +77,16 @@ def test_a_volume_is_created_listed_and_removed(host: NamedVolumes, stow: Run) -
         (["delete", "busy"], 4, "in use by 1 job(s): job-1"),
         (["resize", "nope", "1GB"], 3, "volume nope not found"),
         (["resize", "taken", "many"], 2, "invalid size"),
+        (["resize", "taken"], 2, "which size is taken to have?"),
+        (["resize", "taken", "1GB", "--size=2GB"], 2, "one size"),
+        (["resize", "taken", "-9999PB"], 2, "invalid size: '9999PB' is above"),
+        (["resize", "taken", "-2PB"], 2, "volume size must be positive"),
+        (["create", "x", "--from=full", "--inodes=9"], 2, "--inodes does not go with --from"),
+        (["create", "x", "--from=full", "--backing=loop"], 2, "--backing does not go with --from"),
+        (["restore", "x", "nope.tar.gz"], 3, "nope.tar.gz: No such file or directory"),
+        (["backup", "taken", "/nope/taken.tar"], 3, "/nope: No such directory"),
+        (["import", "nope", "x.tar"], 3, "volume nope not found"),
+        (["import", "x.tar", "nope"], 3, "volume nope not found"),
         (["resize", "full", "10B"], 5, "holds 4096 bytes, and 10 are asked for"),
         (["snapshot", "nope"], 3, "volume nope not found"),
         (["restore", "taken@v1"], 1, "has no versions"),
@@ -95,7 +96,7 @@ def test_a_volume_is_created_listed_and_removed(host: NamedVolumes, stow: Run) -
         (["log", "nope"], 3, "volume nope not found"),
         (["log", "../x"], 2, "names no volume"),
         (["cp", "a", "b"], 2, "one side is a volume"),
-        (["cp", "taken:/nope", "b"], 3, "No such file"),
+        (["cp", "taken:/nope", "b"], 3, "stowstore: nope: No such file"),
         (["usage", "nope"], 3, "volume nope not found"),
         (["list", "--filter", "color=red"], 2, "--filter"),
         (["jobs", "nope"], 3, "volume nope not found"),
@@ -119,6 +120,41 @@ def test_errors_are_json_for_programs(plain: NamedVolumes, stow: Run) -> None:
     """With --json the error has its code and its reason."""
     error = json.loads(stow("volume", "inspect", "nope", "--json").stderr)
     assert (error["code"], error["reason"]) == ("NOT_FOUND", "not_found")
+    error = json.loads(stow("volume", "restore", "x", "nope.tar", "--json").stderr)
+    assert (error["code"], error["error"]) == ("NOT_FOUND", "nope.tar: No such file or directory")
+
+
+def test_a_size_is_changed_as_people_write_it(plain: NamedVolumes, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an argument or an option, absolute or by how much, a minus included; or the inodes alone."""
+
+    def resize(*arguments: str) -> tuple[str, int, int | None]:
+        with pytest.raises(SystemExit) as caught:
+            main(["volume", "resize", *arguments])
+        assert caught.value.code == 0, capsys.readouterr().err
+        record = plain.inspect("data").record
+        assert record is not None
+        return record.size, record.size_bytes, record.inodes
+
+    plain.create("data", size="8MB")
+    assert resize("data", "4MB") == ("4MB", 4 << 20, None)
+    assert resize("data", "--size", "6MB") == ("6MB", 6 << 20, None)
+    assert resize("data", "--size=+2MB") == ("8MB", 8 << 20, None)
+    assert resize("data", "--size", "-1MB") == ("7MB", 7 << 20, None)
+    assert resize("data", "-.5MB") == ("6656KB", 6656 << 10, None)
+    assert resize("-512KB", "data") == ("6MB", 6 << 20, None)
+    assert resize("data", "--", "-1MB") == ("5MB", 5 << 20, None)
+    assert resize("data", "1.5GB") == ("1.5GB", 1536 << 20, None)
+    assert resize("data", "--inodes=50") == ("1.5GB", 1536 << 20, 50)
+
+
+def test_usage_is_told_where_there_is_no_index_and_of_all(three: NamedVolumes, stow: Run) -> None:
+    """A plain directory has no index of its directories, and what it holds all the same."""
+    done = stow("volume", "usage", "full")
+    assert done.returncode == 0
+    assert re.fullmatch(r"full: \S+ KiB of 1\.0 MiB in 2 inodes\n\n", done.stdout)
+    assert "has no index" in done.stderr
+    assert json.loads(stow("volume", "usage", "full", "--json").stdout)["directories"] == []
+    assert stow("volume", "usage").stdout == stow("volume", "df").stdout
 
 
 def test_contents_and_versions_go_by_the_name(
@@ -155,6 +191,9 @@ def test_contents_and_versions_go_by_the_name(
     run("tag", "data", "v2")
     run("export", "data@v1", "out")
     assert (tmp_path / "out" / "f").read_text() == "one\n"
+    run("export", "data@v1", "out.tar.gz")
+    with tarfile.open("out.tar.gz", "r:gz") as archive:
+        assert "f" in archive.getnames()
     run("restore", "data@v1")
     run("cp", "data:/f", "back")
     assert (tmp_path / "back").read_text() == "one\n"
