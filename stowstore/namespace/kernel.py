@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
+from stowstore.chunks.patience import WouldWait, never_waiting
+from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.handles import DirectoryEntry
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.permissions import Caller
@@ -18,7 +20,11 @@ _SHOWN: Final = Struct("<6Q10I")  # ino size blocks a m c | a_ns m_ns c_ns mode 
 #: The length of what `KernelOperations.show` gives.
 SHOWN_BYTES: Final = _SHOWN.size
 
+#: Leaves of the index that are read for the attributes of one reply to who lists a directory.
+_LEAVES: Final = 8
+
 _SECOND: Final = 10**9
+_DOTS: Final = (b".", b"..")
 _U64: Final = (1 << 64) - 1
 _PAGE: Final = 4096
 
@@ -45,12 +51,18 @@ class KernelOperations(XattrOperations):
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
         overlay = self._overlay
-        overlay.warm_entry(parent, name)
+        if parent < overlay.first_new_ino:
+            overlay.warm_entry(parent, name)
         if name == b"..":
             self._warm_parent(parent)
         with self._lock:
             entry = overlay.entries.young.get((parent, name))
-            node = None if entry is None else overlay.inodes.young.get(entry.ino)
+            if entry is None:
+                node = None
+            elif entry.ino or name in _DOTS:
+                node = overlay.inodes.young.get(entry.ino)
+            else:
+                return None
             if node is None or node.mode & 0o170000 == 0o040000:
                 # Not just known, or a directory, which has to be where it lies.
                 node = self._found(parent, name)
@@ -77,9 +89,23 @@ class KernelOperations(XattrOperations):
             node = self._node(ino)
             return node.shown or _shown(node)
 
+    def change(self, ino: int, changes: AttributeChanges, caller: Caller) -> bytes:
+        """What `setattr` does, and what `show` gives afterwards."""
+        self._warm_change(ino, changes)
+        with self._lock:
+            node = self._change(ino, changes, caller, None)
+            return node.shown or _shown(node)
+
+    def may_have_xattrs(self, ino: int) -> bool:
+        """Whether an inode can have extended attributes, as far as that is known at once; False is certain."""
+        node = self._overlay.inodes.young.get(ino)
+        return node is None or node.has_xattrs
+
     def make_file(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[bytes, int]:
         """Makes and opens a file as `create` does; what `show` gives of it, retained once, and the handle."""
-        self._overlay.warm_entry(parent, name)
+        overlay = self._overlay
+        if parent < overlay.first_new_ino:
+            overlay.warm_entry(parent, name)
         with self._lock:
             node, handle = self._create(parent, name, mode, flags, caller)
             self._retain(node.ino)
@@ -119,18 +145,18 @@ class KernelOperations(XattrOperations):
     def present(self, directory: int, entries: Sequence[DirectoryEntry]) -> list[bytes | None]:
         """What `show` gives of entries of a directory, retained once each; None of one that is no more what it was.
 
-        Entries named ``.`` and ``..`` have none either: nobody looks them up.
+        Entries named ``.`` and ``..`` have none either: nobody looks them up.  Nor have all whose inodes lie far apart in
+        the index, as directories do that were each filled before the next was made: who only wants their names does not
+        wait until as many leaves are read, and who wants more looks them up.
         """
         overlay = self._overlay
         young = overlay.inodes.young
-        for entry in entries:
-            if entry.ino not in young:
-                overlay.warm_inode(entry.ino)
+        far = self._warm_some(entries)
         found: list[bytes | None] = []
         with self._lock:
             for name, ino, _, cookie, _ in entries:
                 node = None
-                if cookie > 2:
+                if cookie > 2 and ino not in far:
                     node = young.get(ino) or overlay.inode(ino)
                     if node is not None and not self.read_only:
                         now = overlay.entry(directory, name)
@@ -140,6 +166,28 @@ class KernelOperations(XattrOperations):
                             self._retain(ino)
                 found.append(None if node is None else node.shown or _shown(node))
         return found
+
+    def _warm_some(self, entries: Sequence[DirectoryEntry]) -> set[int]:
+        """Fetches the inodes of entries as long as that takes few leaves of the index; the numbers of all others."""
+        overlay = self._overlay
+        young, cache = overlay.inodes.young, overlay.snapshot.cache
+        far: set[int] = set()
+        left = _LEAVES
+        for entry in entries:
+            ino = entry.ino
+            if ino in young:
+                continue
+            if left > 0:
+                before = cache.fetched
+                overlay.warm_inode(ino)
+                left -= cache.fetched - before
+                continue
+            try:
+                with never_waiting():
+                    overlay.warm_inode(ino)
+            except WouldWait:
+                far.add(ino)
+        return far
 
     def _warm_parent(self, ino: int) -> None:
         """Fetches the directory above one."""
