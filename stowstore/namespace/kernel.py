@@ -145,9 +145,9 @@ class KernelOperations(XattrOperations):
     def present(self, directory: int, entries: Sequence[DirectoryEntry]) -> list[bytes | None]:
         """What `show` gives of entries of a directory, retained once each; None of one that is no more what it was.
 
-        Entries named ``.`` and ``..`` have none either: nobody looks them up.  Nor have all whose inodes lie far apart in
-        the index, as directories do that were each filled before the next was made: who only wants their names does not
-        wait until as many leaves are read, and who wants more looks them up.
+        Entries named ``.`` and ``..`` have none either: nobody looks them up.  Nor have all whose inodes lie far apart
+        in the index, as directories do that were each filled before the next was made: who only wants their names does
+        not wait until as many leaves are read, and who wants more looks them up.
         """
         overlay = self._overlay
         young = overlay.inodes.young
