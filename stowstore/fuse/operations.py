@@ -1,14 +1,15 @@
 """The answers: each method takes the inode, the body, and the caller's ids, and returns the payload of the reply.
 
-None is no reply.  Errors are `OSError`; `WouldWait` has the request done by another thread.  Bodies are views of a
-buffer that is used again: whatever outlives the call is copied.
+None is no reply.  Errors are `OSError`; one that is answered all the time may be returned as its number, since raising
+it would be most of the work.  `WouldWait` has the request done by another thread.  Bodies are views of a buffer that is
+used again: whatever outlives the call is copied.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EINVAL, EOPNOTSUPP, ERANGE, ETXTBSY
+from errno import EINVAL, ENODATA, EOPNOTSUPP, ERANGE, ETXTBSY
 from typing import Any, Final
 
 from stowstore.chunks.patience import WouldWait, must_not_wait
@@ -27,7 +28,7 @@ from stowstore.namespace.permissions import ROOT, Caller
 __all__ = ["BACKGROUND", "Body", "Handler", "Operations", "Payload"]
 
 Body = memoryview
-Payload = bytes | memoryview | None
+Payload = bytes | memoryview | int | None
 Handler = Callable[[int, Body, int, int], Payload]
 
 #: Who loses setuid and setgid when the kernel says that a write takes them away.
@@ -53,6 +54,8 @@ _SET_MTIME: Final = int(SetattrValid.MTIME)
 _SET_MTIME_NOW: Final = int(SetattrValid.MTIME_NOW)
 _SET_SIZE: Final = int(SetattrValid.SIZE)
 _SET_UID: Final = int(SetattrValid.UID)
+
+_CAPABILITY: Final = b"security.capability"
 
 _HANDLES_OF_ONE: Final = 1 << 40
 
@@ -209,8 +212,7 @@ class Operations:
             changes = AttributeChanges(uid=self.files.getattr(node).uid)
         # Of a chown the kernel says so whoever calls, and setgid without group execution stays then.
         caller = _STRANGER if valid & _SET_KILL_SUIDGID and valid & _SET_SIZE else ROOT
-        self.files.setattr(node, changes, caller)
-        return self._attr_prefix + self.files.show(node)
+        return self._attr_prefix + self.files.change(node, changes, caller)
 
     def statx(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         return wire.pack_statx(self.files.getattr(node), self._attr_ttl)
@@ -395,6 +397,9 @@ class Operations:
     def getxattr(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         room, _ = wire.XATTR_SIZE.unpack_from(body)
         name = bytes(body[wire.XATTR_SIZE.size : -1])
+        if name == _CAPABILITY and not self.files.may_have_xattrs(node):
+            # The kernel asks for it before the first write to every file.
+            return ENODATA
         return _sized(room, self.files.getxattr(node, name, self._caller(uid, gid)))
 
     def listxattr(self, node: int, body: Body, uid: int, gid: int) -> Payload:

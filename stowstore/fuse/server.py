@@ -185,16 +185,15 @@ class FuseServer:
             counts[opcode] += 1
             try:
                 payload = handler(node, view[HEADER_SIZE:length], uid, gid)
-                if payload is not None:
-                    if len(payload) <= _JOINED:
-                        # What `_reply` does, without its frame.
-                        try:
-                            write(device, pack(_OUT_SIZE + len(payload), 0, unique) + payload)
-                        except OSError as error:
-                            self._not_delivered(unique, error)
-                    else:
-                        reply(unique, payload)
-                    payload = None
+                if payload.__class__ is bytes and len(payload) <= _JOINED:
+                    # What `_answer` does, without its frames.
+                    try:
+                        write(device, pack(_OUT_SIZE + len(payload), 0, unique) + payload)
+                    except OSError as error:
+                        self._not_delivered(unique, error)
+                else:
+                    self._answer(unique, payload)
+                payload = None
             except WouldWait as waits:
                 token = self._interrupts.begin(unique, thread)
                 self._hand_over(token, handler, unique, node, view[HEADER_SIZE:length], uid, gid, waits)
@@ -256,8 +255,7 @@ class FuseServer:
             self._fail(unique, self._errno_of(error, 0))
         else:
             self._interrupts.finish(unique)
-            if payload is not None:
-                self._reply(unique, payload)
+            self._answer(unique, payload)
 
     def _errno_of(self, error: Exception, opcode: int) -> int:
         if isinstance(error, OSError) and not isinstance(error, StoreError):
@@ -272,6 +270,12 @@ class FuseServer:
         else:
             _log.error("mount.bug", opcode=opcode, exc_info=error)
         return EIO
+
+    def _answer(self, unique: int, payload: Payload) -> None:
+        if isinstance(payload, int):
+            self._fail(unique, payload)
+        elif payload is not None:
+            self._reply(unique, payload)
 
     def _reply(self, unique: int, payload: bytes | memoryview) -> None:
         size = len(payload)

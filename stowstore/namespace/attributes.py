@@ -6,7 +6,7 @@ import errno
 import stat
 from enum import Enum
 
-from attrs import frozen
+import msgspec
 
 from stowstore.namespace.core import Core
 from stowstore.namespace.errors import posix_error
@@ -33,8 +33,7 @@ class Moment(Enum):
 NOW = Moment.NOW
 
 
-@frozen(kw_only=True)
-class AttributeChanges:
+class AttributeChanges(msgspec.Struct, frozen=True, kw_only=True):
     """What `setattr` is to change, None to leave as it is (``UTIME_OMIT``); times in nanoseconds, or `NOW`."""
 
     mode: int | None = None
@@ -73,32 +72,9 @@ class AttributeOperations(Core):
 
         With the handle of a file open for writing, its size may be changed whatever the mode bits say (``ftruncate``).
         """
-        self._overlay.warm_inode(ino)
-        if changes.size is not None or changes.uid is not None or changes.gid is not None:
-            self._warm_change(ino, changes.size)
+        self._warm_change(ino, changes)
         with self._lock:
-            self._require_writable()
-            node = self._node(ino)
-            if self._checked:
-                self._require_changeable(node, changes, caller, handle)
-            now = self._now()
-            if changes.size is not None:
-                self._set_size(node, changes.size, caller, now)
-            if changes.uid is not None or changes.gid is not None:
-                self._set_owner(node, changes, caller, now)
-            if changes.mode is not None:
-                self._overlay.changed(node)
-                mode = changes.mode & 0o7777
-                if self._checked and caller.uid and not caller.is_in(node.gid):
-                    mode &= ~stat.S_ISGID
-                node.mode = stat.S_IFMT(node.mode) | mode
-                node.ctime = now
-            if changes.atime is not None or changes.mtime is not None:
-                self._set_times(node, changes, now)
-            if changes.ctime is not None:
-                self._overlay.changed(node)
-                node.ctime = kept_time(changes.ctime)
-            return node.attributes()
+            return self._change(ino, changes, caller, handle).attributes()
 
     def statfs(self) -> FileSystemStatus:
         """What the volume holds and may hold."""
@@ -122,14 +98,42 @@ class AttributeOperations(Core):
             if limit_inodes is not None:
                 usage.limit_inodes = max(limit_inodes, 0)
 
-    def _warm_change(self, ino: int, size: int | None) -> None:
-        """Fetches what a new owner or a new size will look at."""
+    def _warm_change(self, ino: int, changes: AttributeChanges) -> None:
+        """Fetches what a change will look at."""
+        self._overlay.warm_inode(ino)
+        size = changes.size
+        if size is None and changes.uid is None and changes.gid is None:
+            return
         self._warm_xattrs(ino)
         if size is not None:
             with self._lock:
                 node = self._overlay.inode(ino)
             if node is not None and 0 < size < node.size:
                 self._warm_extents(node, size, node.size)
+
+    def _change(self, ino: int, changes: AttributeChanges, caller: Caller, handle: int | None) -> Inode:
+        self._require_writable()
+        node = self._node(ino)
+        if self._checked:
+            self._require_changeable(node, changes, caller, handle)
+        now = self._now()
+        if changes.size is not None:
+            self._set_size(node, changes.size, caller, now)
+        if changes.uid is not None or changes.gid is not None:
+            self._set_owner(node, changes, caller, now)
+        if changes.mode is not None:
+            self._overlay.changed(node)
+            mode = changes.mode & 0o7777
+            if self._checked and caller.uid and not caller.is_in(node.gid):
+                mode &= ~stat.S_ISGID
+            node.mode = stat.S_IFMT(node.mode) | mode
+            node.ctime = now
+        if changes.atime is not None or changes.mtime is not None:
+            self._set_times(node, changes, now)
+        if changes.ctime is not None:
+            self._overlay.changed(node)
+            node.ctime = kept_time(changes.ctime)
+        return node
 
     def _require_changeable(self, node: Inode, changes: AttributeChanges, caller: Caller, handle: int | None) -> None:
         """Raises what Linux does where the caller may not make a change; nothing has been changed then."""
@@ -187,12 +191,12 @@ class AttributeOperations(Core):
     def _set_times(self, node: Inode, changes: AttributeChanges, now: int) -> None:
         self._overlay.changed(node)
         if changes.atime is not None:
-            node.atime = now if isinstance(changes.atime, Moment) else kept_time(changes.atime)
+            node.atime = now if changes.atime is NOW else kept_time(changes.atime)
         if changes.mtime is not None:
-            node.mtime = now if isinstance(changes.mtime, Moment) else kept_time(changes.mtime)
+            node.mtime = now if changes.mtime is NOW else kept_time(changes.mtime)
         node.ctime = now
 
 
 def kept_time(moment: int) -> int:
     """The nearest time that a record can hold, as Linux does it: the years 1677 to 2262."""
-    return max(_FIRST, min(moment, _LAST))
+    return moment if _FIRST <= moment <= _LAST else max(_FIRST, min(moment, _LAST))

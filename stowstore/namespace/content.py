@@ -214,9 +214,10 @@ class FileContent:
 
     def is_near(self, plan: Any) -> bool:
         near = self._reader.is_near
-        return all(
-            near(source, skip, length) for _, length, skip, source in plan.pieces if isinstance(source, BlockRef)
-        )
+        for _, length, skip, source in plan.pieces:
+            if source.__class__ is BlockRef and not near(source, skip, length):
+                return False
+        return True
 
     def truncate(self, node: FileNode, size: int) -> None:
         node.extents.drop(size, END)

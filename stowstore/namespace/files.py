@@ -112,11 +112,13 @@ class FileOperations(RenameOperations):
         if not length:
             return 0
         node = opened.node
-        at = node.size if opened.append else offset
-        self._warm_extents(node, at, at + length)
+        if node.extents is not None or node.many:
+            at = node.size if opened.append else offset
+            self._warm_extents(node, at, at + length)
         if node.has_xattrs:
             self._warm_xattrs(node.ino)
-        if not self._usage.has_room_for(length):
+        usage = self._usage
+        if usage.limit_bytes and not usage.has_room_for(length):
             self._await_forgotten(length)
             with self._lock:
                 self._require_room(node, node.size if opened.append else offset, length)
@@ -124,7 +126,7 @@ class FileOperations(RenameOperations):
         try:
             with self._lock:
                 at = node.size if opened.append else offset
-                if self._usage.limit_bytes or at + length > MAX_SIZE:
+                if usage.limit_bytes or at + length > MAX_SIZE:
                     self._require_room(node, at, length)
                 self._overlay.changed(node)
                 self._extents(node)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
+from stowstore.chunks.patience import WouldWait, never_waiting
+from stowstore.index.node import LEAF_RECORDS
+from stowstore.namespace.attributes import AttributeChanges
 from stowstore.namespace.handles import DirectoryEntry
 from stowstore.namespace.inodes import Attributes, Inode
 from stowstore.namespace.permissions import Caller
@@ -18,7 +21,11 @@ _SHOWN: Final = Struct("<6Q10I")  # ino size blocks a m c | a_ns m_ns c_ns mode 
 #: The length of what `KernelOperations.show` gives.
 SHOWN_BYTES: Final = _SHOWN.size
 
+#: Leaves of the index that are read for the attributes of one reply to who lists a directory.
+_LEAVES: Final = 8
+
 _SECOND: Final = 10**9
+_DOTS: Final = (b".", b"..")
 _U64: Final = (1 << 64) - 1
 _PAGE: Final = 4096
 
@@ -45,12 +52,18 @@ class KernelOperations(XattrOperations):
     def look_up(self, parent: int, name: bytes) -> bytes | None:
         """The same, as `show` gives it."""
         overlay = self._overlay
-        overlay.warm_entry(parent, name)
+        if parent < overlay.first_new_ino:
+            overlay.warm_entry(parent, name)
         if name == b"..":
             self._warm_parent(parent)
         with self._lock:
             entry = overlay.entries.young.get((parent, name))
-            node = None if entry is None else overlay.inodes.young.get(entry.ino)
+            if entry is None:
+                node = None
+            elif entry.ino or name in _DOTS:
+                node = overlay.inodes.young.get(entry.ino)
+            else:
+                return None
             if node is None or node.mode & 0o170000 == 0o040000:
                 # Not just known, or a directory, which has to be where it lies.
                 node = self._found(parent, name)
@@ -77,9 +90,23 @@ class KernelOperations(XattrOperations):
             node = self._node(ino)
             return node.shown or _shown(node)
 
+    def change(self, ino: int, changes: AttributeChanges, caller: Caller) -> bytes:
+        """What `setattr` does, and what `show` gives afterwards."""
+        self._warm_change(ino, changes)
+        with self._lock:
+            node = self._change(ino, changes, caller, None)
+            return node.shown or _shown(node)
+
+    def may_have_xattrs(self, ino: int) -> bool:
+        """Whether an inode can have extended attributes, as far as that is known at once; False is certain."""
+        node = self._overlay.inodes.young.get(ino)
+        return node is None or node.has_xattrs
+
     def make_file(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[bytes, int]:
         """Makes and opens a file as `create` does; what `show` gives of it, retained once, and the handle."""
-        self._overlay.warm_entry(parent, name)
+        overlay = self._overlay
+        if parent < overlay.first_new_ino:
+            overlay.warm_entry(parent, name)
         with self._lock:
             node, handle = self._create(parent, name, mode, flags, caller)
             self._retain(node.ino)
@@ -119,16 +146,18 @@ class KernelOperations(XattrOperations):
     def present(self, directory: int, entries: Sequence[DirectoryEntry]) -> list[bytes | None]:
         """What `show` gives of entries of a directory, retained once each; None of one that is no more what it was.
 
-        Entries named ``.`` and ``..`` have none either: nobody looks them up.
+        Entries named ``.`` and ``..`` have none either: nobody looks them up.  Nor have all whose inodes lie far apart
+        in the index, as directories do that were each filled before the next was made: who only wants their names does
+        not wait until as many leaves are read, and who wants more looks them up.
         """
         overlay = self._overlay
         young = overlay.inodes.young
-        overlay.warm_inodes(entry.ino for entry in entries)
+        far = self._warm_some(entries)
         found: list[bytes | None] = []
         with self._lock:
             for name, ino, _, cookie, _ in entries:
                 node = None
-                if cookie > 2:
+                if cookie > 2 and ino not in far:
                     node = young.get(ino) or overlay.inode(ino)
                     if node is not None and not self.read_only:
                         now = overlay.entry(directory, name)
@@ -138,6 +167,31 @@ class KernelOperations(XattrOperations):
                             self._retain(ino)
                 found.append(None if node is None else node.shown or _shown(node))
         return found
+
+    def _warm_some(self, entries: Sequence[DirectoryEntry]) -> set[int]:
+        """Fetches the inodes of entries together as far as they take few leaves of the index; the numbers of others."""
+        overlay = self._overlay
+        young = overlay.inodes.young
+        leaves: set[int] = set()
+        near: list[int] = []
+        far: set[int] = set()
+        for entry in entries:
+            ino = entry.ino
+            if ino in young:
+                continue
+            # Where an inode lies is known once it is read; inodes of about the same number lie together.
+            leaf = ino // LEAF_RECORDS
+            if leaf in leaves or len(leaves) < _LEAVES:
+                leaves.add(leaf)
+                near.append(ino)
+                continue
+            try:
+                with never_waiting():
+                    overlay.warm_inode(ino)
+            except WouldWait:
+                far.add(ino)
+        overlay.warm_inodes(near)
+        return far
 
     def _warm_parent(self, ino: int) -> None:
         """Fetches the directory above one."""

@@ -87,6 +87,9 @@ class StagingArea:
         self._retired: deque[RetiredSegment] = deque()
         self._waiting_for_journal: list[RetiredSegment] = []
         self._used = 0
+        # How many files were made in the directory, and how many of them it is known to name whatever happens.
+        self._made = 0
+        self._named = 0
         self._claim: int | None = None
         self._closed = False
         if directory is not None:
@@ -155,10 +158,12 @@ class StagingArea:
         """
         with self._lock:
             segments = [segment for segment in list(self._segments.values()) if segment.is_dirty]
+            made = self._made
         for segment in segments:
             segment.write_out(durable=durable)
-        if durable and segments and self.directory is not None:
+        if durable and made != self._named and self.directory is not None:
             _sync_directory(self.directory)
+            self._named = made
 
     def begin_anew(self) -> None:
         """Appends to another segment from now on, so that the one being filled can be given up."""
@@ -244,6 +249,7 @@ class StagingArea:
                 path.unlink()
                 raise
             segment = Segment(name, descriptor, sums, path, self._retired)
+            self._made += 1
         self._segments[segment.name] = segment
         self._open = segment
         return segment
@@ -295,6 +301,7 @@ class StagingArea:
                 segment = Segment(name, descriptor, sums, path, self._retired)
                 segment.journalled = True
                 segment.verify()
+                self._made += 1
                 self._segments[name] = self._recoverable[name] = segment
                 self._used += segment.size
 

@@ -31,6 +31,7 @@ from stowstore.fuse.wire import (
     READ_WRITE,
     RELEASE,
     SETATTR,
+    XATTR_SIZE,
     InitFlag,
     InitFlag2,
     Opcode,
@@ -96,6 +97,34 @@ def test_what_is_written_is_read(kernel: Kernel) -> None:
     shown = _SHOWN.unpack_from(kernel.ask(Opcode.SETATTR, ino, sized), 16)
     assert (2, stat.S_IFREG | 0o600) == (shown[1], shown[9])
     kernel.ask(Opcode.RELEASE, ino, RELEASE.pack(handle, 0, 0, 0))
+
+
+def test_file_capabilities_are_asked_for_and_answered(session: Session, kernel: Kernel) -> None:
+    """The kernel asks before a first write: there are none, there are some that were set, and they are gone again."""
+    ino, _ = _create(kernel, b"f")
+    asked = XATTR_SIZE.pack(100, 0) + b"security.capability\0"
+    failures = kernel.server.statistics.failures
+    assert (errno.ENODATA, b"") == kernel.answer(Opcode.GETXATTR, ino, asked)
+    assert failures + 1 == kernel.server.statistics.failures
+    session.files.setxattr(ino, b"security.capability", b"some", ROOT)
+    assert b"some" == kernel.ask(Opcode.GETXATTR, ino, asked)
+    session.files.removexattr(ino, b"security.capability", ROOT)
+    assert (errno.ENODATA, b"") == kernel.answer(Opcode.GETXATTR, ino, asked)
+    session.files.setxattr(ino, b"user.other", b"1", ROOT)
+    assert (errno.ENODATA, b"") == kernel.answer(Opcode.GETXATTR, ino, asked)
+    assert (errno.ESTALE, b"") == kernel.answer(Opcode.GETXATTR, 1 << 40, asked)
+
+
+def test_absent_names_stay_absent_until_they_are_made(kernel: Kernel) -> None:
+    """A name that is not there is answered so each time; a directory is its own ``.`` whatever was tried."""
+    absent = kernel.ask(Opcode.LOOKUP, 1, b"f\0")
+    assert bytes(8) == absent[:8]
+    assert absent == kernel.ask(Opcode.LOOKUP, 1, b"f\0")
+    ino, _ = _create(kernel, b"f")
+    assert struct.pack("<Q", ino) == kernel.ask(Opcode.LOOKUP, 1, b"f\0")[:8]
+    for name in (b".", b".."):
+        assert (errno.EEXIST, b"") == kernel.answer(Opcode.MKDIR, 1, MKDIR.pack(0o755, 0) + name + b"\0")
+        assert struct.pack("<Q", 1) == kernel.ask(Opcode.LOOKUP, 1, name + b"\0")[:8]
 
 
 def test_times_before_1970_go_there_and_back(kernel: Kernel) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowstore.index.keys import entry_key
+from stowstore.index.node import LEAF_RECORDS
 from stowstore.index.records import CorruptRecord, EntryRecord
 from stowstore.namespace.handles import DirectoryStream
 from stowstore.namespace.inodes import Inode
@@ -50,6 +51,36 @@ def test_attributes_of_entries_that_are_gone_are_none(session: Session) -> None:
     found = {entry.name: entry.attributes for entry in files.readdirplus(handle, dot.cookie)}
     assert {b"gone": None, b"kept": kept} == {name: found[name] for name in (b"gone", b"kept")}
     files.releasedir(handle)
+
+
+def test_attributes_that_lie_far_apart_are_left_to_who_asks_for_them(session: Session) -> None:
+    """Listing directories that were each filled before the next was made reads few leaves of the index, and no more
+    attributes than lie there; what is left out is found by looking it up."""
+    files = session.files
+    names = [b"d%03d" % number for number in range(40)]
+    for name in names:
+        made = files.mkdir(1, name, 0o755, ROOT).ino
+        for number in range(2 * LEAF_RECORDS):
+            files.mknod(made, b"f%d" % number, 0o644, ROOT)
+    session.commit()
+    session.merge()
+    for read_only in (True, False):
+        files = session.reader() if read_only else session.reopen()
+        handle = files.opendir(1, ROOT)
+        entries = files.readdir(handle, 0, 100)
+        before = files.snapshot.cache.fetched
+        found = files.present(1, entries)
+        assert files.snapshot.cache.fetched - before < len(names) // 2
+        shown = {entry.name: one for entry, one in zip(entries, found, strict=True) if one is not None}
+        assert 5 <= len(shown) < len(names)
+        for name in names:
+            looked_up = files.look_up(1, name)
+            assert looked_up is not None
+            assert shown.get(name, looked_up) == looked_up
+        assert None not in files.present(1, entries)[2:]
+        files.releasedir(handle)
+        if read_only:
+            files.close()
 
 
 def test_a_listing_begins_when_it_is_read(session: Session) -> None:

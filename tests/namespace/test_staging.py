@@ -57,6 +57,42 @@ def test_data_read_back_as_written(area: StagingArea) -> None:
         area.write_out(durable=True)
 
 
+def test_a_directory_is_synced_for_the_files_made_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each, since it costs as much as to sync the data; and again where that has failed."""
+    synced: list[Path] = []
+    failures = [OSError(errno.EIO, "the disk is broken")]
+
+    def sync(directory: Path) -> None:
+        if synced and failures:
+            raise failures.pop()
+        synced.append(directory)
+
+    monkeypatch.setattr("stowstore.namespace.staging._sync_directory", sync)
+    area = StagingArea(tmp_path / "staging")
+
+    def taken_and_synced() -> int:
+        held.append(area.append(b"x" * 5000))
+        area.write_out(durable=False)
+        area.write_out(durable=True)
+        return len(synced)
+
+    held: list[list[StagedPart]] = []
+    assert [1, 1] == [taken_and_synced() for _ in range(2)]
+    area.begin_anew()
+    with pytest.raises(OSError, match="broken"):
+        taken_and_synced()
+    assert [2, 2] == [taken_and_synced() for _ in range(2)]
+    references([part for parts in held for part in parts])
+    area.close()
+    held.clear()
+    # Another process does not know whether the former had come to it.
+    area = StagingArea(tmp_path / "staging")
+    for _ in range(2):
+        area.write_out(durable=True)
+        assert len(synced) == 3
+    area.close()
+
+
 def test_neighbours_in_time_are_neighbours_in_a_segment(area: StagingArea) -> None:
     """Small pieces that follow each other lie back to back, so that their extents join."""
     parts = [area.append(bytes([number]) * 4096)[0] for number in range(100)]

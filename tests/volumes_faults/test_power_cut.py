@@ -65,9 +65,10 @@ def _contents(count: int) -> dict[str, bytes]:
     return {f"f{number}": Random(number).randbytes(200_000) for number in range(count)}
 
 
-@pytest.mark.parametrize("publishing", ["commits", "uploads"])
+@pytest.mark.parametrize("publishing", ["commits", "uploads", "nothing"])
 def test_what_was_synced_survives(image: Path, tmp_path: Path, publishing: str) -> None:
-    """Also when a commit or an upload has moved it from the journal to packs since, which the disk may not have."""
+    """Also when a commit or an upload has moved it from the journal to packs since, which the disk may not have; and
+    when what was synced next lies in another file of the staging area, whose name the disk may not have."""
     expected = _contents(20)
     with _mounted(image, tmp_path / "disk") as disk, _session(disk) as session:
         for name, data in expected.items():
@@ -76,9 +77,14 @@ def test_what_was_synced_survives(image: Path, tmp_path: Path, publishing: str) 
         if publishing == "commits":
             session.commit()
         else:
-            session.files.upload()
-            write_file(session.files, "more", b"x" * 5000)
-            session.files.fsync()
+            if publishing == "uploads":
+                session.files.upload()
+            else:
+                session.files.content.staging.begin_anew()
+            for name in ("more", "most"):
+                expected[name] = name.encode() * 1250
+                write_file(session.files, name, expected[name])
+                session.files.fsync()
         shutil.copyfile(image, tmp_path / "after")
     with _mounted(tmp_path / "after", tmp_path / "disk") as disk:
         (disk / "root" / "leases" / VOLUME).unlink()  # its time is over, too
