@@ -29,6 +29,8 @@ __all__ = ["report"]
 def report(access: Access, root: str, output: Path | None, with_index: bool, as_json: bool) -> None:
     """Make one page of HTML about a ROOT: volumes, lineage, sizes, growth. It opens in any browser, without network.
 
+    The NAME of a volume of this host is the root it lies in.
+
     Reads one small object a version and lists packs; no file, no index, no pack. With --index it also reads the index
     of every version, as a collection does, for what each version added, what compression saved, garbage, and the
     largest directories; the root's key is needed then if it is encrypted.
@@ -41,6 +43,8 @@ def report(access: Access, root: str, output: Path | None, with_index: bool, as_
     """
     if "#" in root:
         raise click.UsageError(f"a report is about a whole root: leave out #{root.partition('#')[2]}")
+    if "://" not in root and "@" in root:
+        raise click.UsageError(f"a report is about a whole root: leave out @{root.partition('@')[2]}")
     if not as_json:
         _require_templates()
     with status_line("looking at the root") as say:

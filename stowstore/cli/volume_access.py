@@ -221,10 +221,14 @@ def _registered(text: str) -> VolumeAddress:
 
     name, at, version = text.partition("@")
     if not is_name(name):
-        raise ConfigError(
-            f"{text!r} names no volume",
-            hint="write ROOT#NAME, for instance file:///data/root#training, or the name of a volume of this host",
-        )
+        hint = "write ROOT#NAME, for instance file:///data/root#training, or the name of a volume of this host"
+        path = Path(text).expanduser()
+        if path.is_dir():
+            names = NamedVolumes(path).names()
+            hint = f"a root is a URL: {path.absolute().as_uri()}"
+            if names:
+                hint = f"it holds volumes of a host, each with a root of its own: name one, such as {names[0]}"
+        raise ConfigError(f"{text!r} names no volume", hint=hint)
     try:
         address = NamedVolumes().address(name)
     except VolumeNotFound as error:

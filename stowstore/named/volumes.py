@@ -182,12 +182,15 @@ class NamedVolumes(MovingOperations):
         Raises:
             VolumeNotFound: there is none.
             BackingUnsupported: its backing has no versions.
+            NoSuchVersion: it has none yet.
         """
-        from stowstore.named.versions import require_versions
+        from stowstore.named.versions import require_versions, root_of
 
-        record = self._registry.load(name)
+        record, directory = self._registry.load(name), self._registry.directory(name)
         require_versions(record)
-        root, stored = address_of(self._registry.directory(name), record)
+        if record.head is None:
+            root_of(directory, record)
+        root, stored = address_of(directory, record)
         return f"{root}#{stored}"
 
     def jobs(self, name: str | None = None) -> dict[str, builtins.list[Holder]]:

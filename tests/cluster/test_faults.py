@@ -239,7 +239,7 @@ def test_credentials_absent_on_workers_are_told(
 def test_credentials_absent_on_workers_of_other_jobs_are_told(
     stow: Stow, dask: str, radosgw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A check, a collection, an export and a push end with the same words, each at once and without harm."""
+    """A check, a collection, an export and a push end with the same words, and have done no harm."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", radosgw.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", radosgw.secret_key)
     record = make(tmp_path / "record", {f"{number}": b"%d " % number * 500 for number in range(20)})

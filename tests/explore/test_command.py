@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import sys
-import termios
-import time
 import uuid
 from pathlib import Path
 
@@ -20,6 +13,7 @@ from stowstore.versions.address import open_root
 from stowstore.versions.root import Root, RootFormat
 from tests.explore.conftest import fill
 from tests.explore.driving import explorer
+from tests.explore.terminal import leave_terminal
 from tests.servers import Server
 
 
@@ -34,36 +28,7 @@ def test_without_a_terminal_there_is_a_plain_error(filled: Root, capsys: pytest.
 @pytest.mark.parametrize(("volume", "seen"), [("#data@v1:/images/two.PNG", b"two.PNG"), ("", b"Volumes of this root")])
 def test_in_a_terminal(filled: Root, volume: str, seen: bytes) -> None:
     """It draws the volume, or the volumes of a root, and Ctrl+Q leaves with status 0."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stowstore", "explore", f"{filled.address}{volume}"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment,
-    )
-    os.close(theirs)
-    drawn = b""
-    try:
-        end = time.monotonic() + 30
-        is_told = False
-        while process.poll() is None and time.monotonic() < end:
-            if select.select([ours], [], [], 0.1)[0]:
-                try:
-                    drawn += os.read(ours, 1 << 16)
-                except OSError:
-                    break
-            if seen in drawn and not is_told:
-                is_told = True
-                os.write(ours, b"\x11")
-        assert seen in drawn, drawn[-2000:]
-        assert 0 == process.wait(30)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
+    leave_terminal(["explore", f"{filled.address}{volume}"], once=seen)
 
 
 async def test_on_s3(radosgw: Server, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from stowstore.cli.app import main
 from stowstore.named import Holder, NamedVolumes
+from tests.explore.terminal import leave_terminal
 from tests.named.conftest import Run
 
 
@@ -214,6 +215,39 @@ def test_contents_and_versions_go_by_the_name(
     run("resize", "fork", "+1MB")
     assert ["fork", "2.0 MiB"] == _rows(run("df", "fork"))[1][:2]
     assert status("df", "data", "--alert", "0.001")[0] == 5
+
+
+def test_a_report_and_the_explorer_take_a_name(host: NamedVolumes, stow: Run, tmp_path: Path) -> None:
+    """They show the root of the volume; without a version they say how to make one."""
+    pytest.importorskip("textual", reason="textual is not installed: pip install 'stowstore[explore]'")
+    host.create("data", size="8MB")
+    refused = stow("report", "data")
+    assert (3, True) == (refused.returncode, "volume data has no version yet" in refused.stderr), refused.stderr
+    assert "stowstore volume snapshot data" in refused.stderr
+    with host.attach("data", holder=Holder(job="writer")) as attached:
+        (attached.path / "seen-from-far").write_bytes(b"text")
+    host.snapshot("data", "first one", tag="v1")
+
+    told = json.loads(stow("report", "data", "--json").stdout)
+    assert ["data"] == [volume["name"] for volume in told["volumes"]]
+    assert ["first one"] == [version["message"] for version in told["versions"]]
+    done = stow("report", "data", "--output", "page.html")
+    assert (0, True) == (done.returncode, "first one" in (tmp_path / "page.html").read_text()), done.stderr
+    refused = stow("report", "data@v1")
+    assert (2, True) == (refused.returncode, "leave out @v1" in refused.stderr)
+    for volume in ("data", "data@v1", "data@v1:/seen-from-far"):
+        leave_terminal(["explore", volume], once=b"seen-from-far")
+
+
+def test_a_directory_is_no_root(plain: NamedVolumes, stow: Run, tmp_path: Path) -> None:
+    """The registry has a root for each volume, and a root is a URL: who names a directory is told."""
+    plain.create("data", size="8MB", backing="directory")
+    refused = stow("report", str(plain.base))
+    assert (2, True) == (refused.returncode, "name one, such as data" in refused.stderr), refused.stderr
+    (tmp_path / "elsewhere").mkdir()
+    refused = stow("report", "./elsewhere")
+    assert (2, True) == (refused.returncode, f"a root is a URL: file://{tmp_path}/elsewhere" in refused.stderr)
+    assert [] == list((tmp_path / "elsewhere").iterdir())
 
 
 def test_addresses_still_mean_volumes_in_stores(plain: NamedVolumes, stow: Run, tmp_path: Path) -> None:
