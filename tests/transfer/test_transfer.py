@@ -43,6 +43,7 @@ def tree(tmp_path: Path) -> Path:
     os.symlink("../deep/er", tree / "deep" / "link")
     os.symlink("/etc/passwd", tree / "outwards")
     (Path(os.fsdecode(bytes(tree) + b"/latin-\xe9"))).write_bytes(b"a name that is no UTF-8")
+    os.mkfifo(tree / "fifo")
     with (tree / "sparse").open("wb") as file:
         file.truncate(50_000_000)
         file.seek(20_000_000)
