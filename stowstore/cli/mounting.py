@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,23 @@ __all__ = ["commit", "finalize", "mount", "mounts", "refresh", "stats", "umount"
 _PATH = click.Path(path_type=Path)
 
 
+class _MountPath(click.ParamType[Path]):
+    """A path where something may be mounted, taken as it is: `click.Path` looks there, and a mount may hang."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not os.fspath(value):
+            self.fail("a path is empty: name a directory", param, ctx)
+        return Path(value)
+
+
+_MOUNT_PATH = _MountPath()
+
+
 @click.command()
 @click.argument("volume")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @click.option("--create", is_flag=True, help="Make the volume if there is none of that name.")
 @click.option("--read-only", is_flag=True, help="Show the newest version; any number of such mounts at once.")
 @click.option("--meta-dir", type=_PATH, metavar="DIR", help="Where the journal is kept.")
@@ -131,16 +146,17 @@ def mount(
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_PATH)
-@click.option("--force", is_flag=True, help="Cut the daemon off at once; what was fsynced is in the journal.")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_MOUNT_PATH)
+@click.option("--lazy", "-l", is_flag=True, help="Also from programs that work there: they get errors from then on.")
+@click.option("--force", "-f", is_flag=True, help="Cut the daemon off at once; what was fsynced is in the journal.")
 @click.option("--wait", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end by itself.")
-def umount(paths: tuple[Path, ...], force: bool, wait: float) -> None:
+def umount(paths: tuple[Path, ...], lazy: bool, force: bool, wait: float) -> None:
     """Unmount; what is not committed stays in the journal of the volume for the next mount.
 
     Works on whatever a mount has become: a daemon that hangs is cut off, what one that died has left is cleaned up.
     """
     for path in paths:
-        unmounting.unmount(path, timeout=wait, force=force)
+        unmounting.unmount(path, timeout=wait, force=force, lazily=lazy)
 
 
 @click.command()
@@ -169,7 +185,7 @@ def mounts(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @click.option("-m", "--message", help="What the version is.")
 @json_option
 @click.pass_obj
@@ -180,7 +196,7 @@ def commit(opener: Opener, path: Path, message: str | None, as_json: bool) -> No
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @click.option("-m", "--message", help="What the version is.")
 @json_option
 @click.pass_obj
@@ -194,7 +210,7 @@ def finalize(opener: Opener, path: Path, message: str | None, as_json: bool) -> 
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @click.option("-w", "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Show it again and again.")
 @json_option
 def stats(path: Path, watch: float | None, as_json: bool) -> None:
@@ -209,7 +225,7 @@ def stats(path: Path, watch: float | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @click.argument("below", metavar="[DIRECTORY]...", nargs=-1)
 @json_option
 def warmup(path: Path, below: tuple[str, ...], as_json: bool) -> None:
@@ -222,7 +238,7 @@ def warmup(path: Path, below: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=_MOUNT_PATH)
 @json_option
 def refresh(path: Path, as_json: bool) -> None:
     """Move the read-only mount at PATH to the newest version of its volume; open files stay as they are."""

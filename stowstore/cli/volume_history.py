@@ -16,6 +16,7 @@ from stowstore.index.records import Superblock
 from stowstore.index.snapshot import Snapshot
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.changes import Change, ChangeKind, path_changes
+from stowstore.versions.errors import NoSuchVersion
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.merging import Conflicts
@@ -267,7 +268,7 @@ def tag(access: Access, volume: str, name: str | None, delete: bool, is_list: bo
 def restore(access: Access, volume: str, version: str | None, message: str | None, as_json: bool) -> None:
     """Make a new version of VOLUME that equals an older one; what came in between stays in its history.
 
-    The older version is VOLUME@VERSION, or given aside as @VERSION or NAME@VERSION of another volume.
+    The older version is VOLUME@VERSION, or given aside: VERSION, or NAME@VERSION of another volume.
 
     \b
     Examples:
@@ -278,7 +279,9 @@ def restore(access: Access, volume: str, version: str | None, message: str | Non
     if version is not None:
         if address.version is not None:
             raise click.UsageError("the version is given twice")
-        wanted = access.beside(version, address)
+        # A word is a tag or an id of the volume itself, and the newest version of another one where it is none.
+        own = "#" not in version and "@" not in version and _has(access, address, version)
+        wanted = access.beside(f"@{version}" if own else version, address)
     elif address.version is None:
         raise click.UsageError(f"which version? Write {address}@VERSION; the log shows them")
     else:
@@ -287,6 +290,15 @@ def restore(access: Access, volume: str, version: str | None, message: str | Non
     with access.chunks(root) as chunks:
         made = restore_version(root, chunks, address.volume, access.version(wanted), message=message)
     _told(VolumeAddress(address.root, address.volume), made.id, as_json=as_json)
+
+
+def _has(access: Access, address: VolumeAddress, version: str) -> bool:
+    """Whether a volume has a version or tag of a name."""
+    try:
+        access.root_of(address).resolve(address.volume, version)
+    except NoSuchVersion:
+        return False
+    return True
 
 
 def _told(address: VolumeAddress, version: str, *, as_json: bool) -> None:

@@ -28,6 +28,9 @@ __all__ = ["Commands"]
 #: How long the last commit asks for an unmount before it detaches the mount, seconds.
 _FINAL_PATIENCE: Final = 0.5
 
+#: How long an unmount waits for programs to be done, seconds: the kernel may still be closing files of some that ended.
+_BUSY_PATIENCE: Final = 2.0
+
 _WARM_BYTES: Final = 8 << 20
 
 
@@ -106,7 +109,21 @@ class Commands:
         }
 
     def _do_unmount(self) -> dict[str, Any]:
+        """Takes the mount away, from programs that work in it too."""
         threading.Thread(target=self._mounted.unmount, daemon=True).start()
+        return {}
+
+    def _do_unmount_unused(self) -> dict[str, Any]:
+        """Takes the mount away unless programs work in it."""
+        end = time.monotonic() + _BUSY_PATIENCE
+        while not self._mounted.unmount_if_unused():
+            if time.monotonic() >= end:
+                path = self._mounted.path
+                raise VolumeError(
+                    f"{path} is busy: programs have files open there, or are in it",
+                    hint=f"`fuser -vm {path}` says which; `stowstore umount --lazy` takes it away from them",
+                )
+            time.sleep(0.05)
         return {}
 
     def _do_stats(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from attrs import evolve
 
@@ -24,7 +25,7 @@ from stowstore.daemon.hosting import Hosted, open_session
 from stowstore.daemon.listening import ControlServer
 from stowstore.daemon.metrics import serve_metrics
 from stowstore.daemon.mounted import Mounted
-from stowstore.fuse.device import mount
+from stowstore.fuse.device import MountFailed, mount
 from stowstore.fuse.options import FuseOptions, KernelCache
 from stowstore.fuse.server import FuseServer
 from stowstore.mounts import control, table
@@ -127,6 +128,7 @@ def _begin(request: MountRequest) -> Mounted:
     )
     plain_files, no_plain_files = _plain_files(session)
     found = evolve(found, passthrough=plain_files)
+    _require_outside(request.path, volume, session)
     device = mount(
         request.path, source=f"stowstore#{volume.name}", read_only=session.read_only, allow_other=options.allow_other
     )
@@ -137,6 +139,21 @@ def _begin(request: MountRequest) -> Mounted:
     except BaseException:
         os.close(device)
         raise
+
+
+def _require_outside(path: Path, volume: Any, session: Session) -> None:
+    """Raises where a mount would hide what the daemon itself needs, which would then wait for itself."""
+    needed = {
+        "the control sockets": table.runtime_directory(),
+        "the journal": session.meta_dir,
+        "the cache": session.cache_dir,
+        "the root": Path(unquote(urlsplit(volume.bucket).path)) if volume.storage == "file" else None,
+        "the program": Path(__file__),
+        "Python": Path(sys.prefix),
+    }
+    for what, place in needed.items():
+        if place is not None and place.resolve().is_relative_to(path):
+            raise MountFailed(f"{path} holds {what} of the mount, {place}", hint="mount on a directory beside it")
 
 
 def _plain_files(session: Session) -> tuple[Path | None, str]:

@@ -33,6 +33,7 @@ __all__ = [
     "cut_off",
     "find_mount",
     "mount",
+    "mount_point",
     "mounts",
     "read_ahead",
     "unmount",
@@ -44,6 +45,9 @@ _HELPER: Final = "fusermount3"
 _TYPE: Final = "fuse.stowstore"
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 _DEVICES: Final = Path("/sys/class/bdi")
+
+#: As many symbolic links as Linux follows.
+_MAX_LINKS: Final = 40
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -102,7 +106,7 @@ def unmount(path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
     Raises:
         MountFailed: nothing is mounted there, or the user may not unmount it.
     """
-    where = Path(os.path.realpath(os.path.dirname(os.fspath(path) or "."))) / os.path.basename(os.fspath(path))
+    where = mount_point(path)
     found = find_mount(where)
     if found is None:
         raise MountFailed(f"nothing of stowstore is mounted at {where}", hint="see `stowstore mounts`")
@@ -204,9 +208,22 @@ def mounts() -> list[MountPoint]:
     return found
 
 
+def mount_point(path: str | os.PathLike[str]) -> Path:
+    """A path as the kernel calls it, through symbolic links; never asks the server of a mount there, which may hang."""
+    where = os.path.abspath(path)
+    for _ in range(_MAX_LINKS):
+        where = os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))
+        try:
+            target = os.readlink(where)
+        except OSError:
+            break
+        where = os.path.abspath(os.path.join(os.path.dirname(where), target))
+    return Path(where)
+
+
 def find_mount(path: str | os.PathLike[str]) -> MountPoint | None:
     """The topmost mount of ours at a path; never touches the path itself, which may hang."""
-    wanted = Path(os.path.abspath(path))
+    wanted = mount_point(path)
     found = None
     for one in mounts():
         if one.path == wanted and one.kind == _TYPE:

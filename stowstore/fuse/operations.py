@@ -8,6 +8,7 @@ used again: whatever outlives the call is copied.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from errno import EINVAL, ENODATA, EOPNOTSUPP, ERANGE, ETXTBSY
 from typing import Any, Final
@@ -23,7 +24,7 @@ from stowstore.namespace.attributes import NOW, AttributeChanges, Moment
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
-from stowstore.namespace.permissions import ROOT, Caller
+from stowstore.namespace.permissions import ROOT, Caller, without_privileges
 
 __all__ = ["BACKGROUND", "Body", "Handler", "Operations", "Payload"]
 
@@ -31,8 +32,8 @@ Body = memoryview
 Payload = bytes | memoryview | int | None
 Handler = Callable[[int, Body, int, int], Payload]
 
-#: Who loses setuid and setgid when the kernel says that a write takes them away.
-_STRANGER: Final = Caller(uid=65534, gid=65534)
+#: The superuser where the kernel says that even from him a write takes setuid and setgid away: he lacks CAP_FSETID.
+_STRANGER: Final = Caller(uid=2**32 - 1, gid=2**32 - 1)
 
 #: Requests under way in the kernel's background, and from when on it slows writers down.
 BACKGROUND: Final = 128
@@ -208,10 +209,15 @@ class Operations:
             ctime=wire.signed_time(ctime, ctime_ns) if valid & _SET_CTIME else None,
         )
         if not valid & _SET_ANYTHING:
-            # The chown(2) that changes neither owner nor group: it takes setuid and setgid all the same.
-            changes = AttributeChanges(uid=self.files.getattr(node).uid)
+            # The chown(2) that changes neither owner nor group: it takes setuid and setgid all the same, but not at
+            # the wish of strangers, whom the kernel lets pass.  It asks the same before a write, which says so itself.
+            found = self.files.getattr(node)
+            stranger = uid not in (0, found.uid) and not stat.S_ISDIR(found.mode)
+            if stranger and without_privileges(found, self._caller(uid, gid)) != found.mode:
+                return self._attr_prefix + self.files.show(node)
+            changes = AttributeChanges(uid=found.uid)
         # Of a chown the kernel says so whoever calls, and setgid without group execution stays then.
-        caller = _STRANGER if valid & _SET_KILL_SUIDGID and valid & _SET_SIZE else ROOT
+        caller = self._toucher(uid, gid) if valid & _SET_KILL_SUIDGID and valid & _SET_SIZE else ROOT
         return self._attr_prefix + self.files.change(node, changes, caller)
 
     def statx(self, node: int, body: Body, uid: int, gid: int) -> Payload:
@@ -290,7 +296,7 @@ class Operations:
         # The kernel refuses to write to a running program; this truncation it would refuse only after it was done.
         if flags & os.O_TRUNC and flags & os.O_ACCMODE == os.O_RDONLY and node in self._executed.values():
             raise posix_error(ETXTBSY)
-        caller = _STRANGER if how & _OPEN_KILL_SUIDGID else ROOT
+        caller = self._toucher(uid, gid) if how & _OPEN_KILL_SUIDGID else ROOT
         handle = self.files.open(node, self._adapted(flags), caller)
         if flags & _OPEN_TO_EXECUTE:
             self._executed[handle] = node
@@ -319,7 +325,7 @@ class Operations:
         payload = body[wire.READ_WRITE.size :]
         if len(payload) != size:
             raise posix_error(EINVAL, f"a write of {size} bytes came with {len(payload)}")
-        caller = _STRANGER if how & _WRITE_KILL_SUIDGID else ROOT
+        caller = self._toucher(uid, gid) if how & _WRITE_KILL_SUIDGID else ROOT
         self._owner(handle).write(handle, offset, payload, caller)
         self.written_bytes += size
         return wire.WRITE_OUT.pack(size, 0)
@@ -420,6 +426,10 @@ class Operations:
             flags = flags & ~os.O_ACCMODE | os.O_RDWR
         # It places what is appended itself; what else comes by this handle has a place of its own.
         return flags & ~os.O_APPEND
+
+    def _toucher(self, uid: int, gid: int) -> Caller:
+        """Whoever the kernel says must not leave setuid and setgid on what he touches."""
+        return self._caller(uid, gid) if uid else _STRANGER
 
     def _caller(self, uid: int, gid: int) -> Caller:
         found = self._callers.get((uid, gid))

@@ -72,22 +72,26 @@ def as_failure(error: BaseException) -> dict[str, Any]:
     """An error as it goes over the socket."""
     failure: dict[str, Any] = {"kind": type(error).__name__, "message": str(error), "hint": None}
     if isinstance(error, StoreError):
-        failure |= {"message": error.message, "hint": error.hint}
+        above = [kind.__name__ for kind in type(error).__mro__[1:] if issubclass(kind, StoreError)]
+        failure |= {"message": error.message, "hint": error.hint, "above": above}
     elif isinstance(error, OSError):
         failure |= {"errno": error.errno, "message": error.strerror or str(error)}
+        if error.filename is not None:
+            failure["filename"] = os.fsdecode(error.filename)
     return failure
 
 
 def raised(failure: dict[str, Any]) -> Exception:
-    """The error that came over the socket, of the same kind where it is one of ours."""
+    """The error that came over the socket, of the same kind where it is one of ours, else of the nearest above it."""
     kind, message, hint = str(failure.get("kind")), str(failure.get("message")), failure.get("hint")
     if failure.get("errno") is not None:
-        return OSError(int(failure["errno"]), message)
-    for module in (volume_errors, store_errors, device):
-        found = getattr(module, kind, None)
-        if isinstance(found, type) and issubclass(found, StoreError):
-            with contextlib.suppress(TypeError):
-                return found(message, hint=hint)
+        return OSError(int(failure["errno"]), message, failure.get("filename"))
+    for name in (kind, *failure.get("above", ())):
+        for module in (volume_errors, store_errors, device):
+            found = getattr(module, name, None)
+            if isinstance(found, type) and issubclass(found, StoreError):
+                with contextlib.suppress(TypeError):
+                    return found(message, hint=hint)
     return StoreError(message if kind == "StoreError" else f"{kind}: {message}", hint=hint)
 
 

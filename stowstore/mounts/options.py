@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from attrs import asdict, field, frozen
 
 from datastore.errors import ConfigError
+from stowstore.fuse.device import mount_point
 
 __all__ = ["Hosting", "Lifetime", "MountOptions", "MountRequest"]
 
@@ -25,9 +26,18 @@ class Lifetime(StrEnum):
     LEASED = "leased"
 
 
+#: The longest time the kernel is told, seconds: some 68 years.
+_LONGEST: Final = 2**31
+
+
 def _seconds(_: object, attribute: Any, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-        raise ConfigError(f"{attribute.name} is {value!r}", hint="give seconds, 0 or more")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _LONGEST:
+        raise ConfigError(f"{attribute.name} is {value!r}", hint=f"give seconds, from 0 to {_LONGEST}")
+
+
+def _switch(_: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{attribute.name} is {value!r}", hint="True or False")
 
 
 @frozen(kw_only=True)
@@ -44,9 +54,9 @@ class MountOptions:
     attr_cache: float = field(default=60.0, validator=_seconds)
     entry_cache: float = field(default=60.0, validator=_seconds)
     dir_entry_cache: float = field(default=60.0, validator=_seconds)
-    writeback: bool = True
+    writeback: bool = field(default=True, validator=_switch)
     kernel_cache: str = "writethrough"
-    xattrs: bool = True
+    xattrs: bool = field(default=True, validator=_switch)
     allow_other: bool | None = None
     spin: float = field(default=0.0, validator=_seconds)
     lifetime: Lifetime = field(default=Lifetime.PARENT, converter=Lifetime)
@@ -79,11 +89,12 @@ class Hosting:
 class MountRequest:
     """Everything a daemon needs, as plain data that goes through a pipe: credentials and keys are among it.
 
+    ``path`` is kept as the kernel calls it.
     ``volume`` is the volume as `Volume.to_dict` has it, ``opening`` the arguments of its `open`; ``seen`` says that the
     process knows the volume to exist.  ``key`` is a pair of its kind (``key`` in hexadecimal, ``passphrase``) and text.
     """
 
-    path: Path = field(converter=Path)
+    path: Path = field(converter=mount_point)
     volume: Mapping[str, Any]
     opening: Mapping[str, Any]
     seen: bool = False

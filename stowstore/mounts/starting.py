@@ -27,6 +27,9 @@ __all__ = ["DEFAULT_TIMEOUT", "start"]
 #: How long a mount may take when nothing is said, seconds.
 DEFAULT_TIMEOUT: Final = 60.0
 
+#: How long one wait for an answer may be, seconds: the system refuses endless ones.
+_LONGEST_WAIT: Final = 86_400.0
+
 #: How much of a log is shown when a daemon has died without a word.
 _LAST_WORDS: Final = 2000
 
@@ -42,7 +45,7 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     clear_dead(path)
     if find_mount(path) is not None:
         raise MountFailed(f"a volume is mounted at {path} already", hint="unmount it, or choose another path")
-    path.mkdir(parents=True, exist_ok=True)
+    _make_directory(path)
     log = _log_of(request)
     with open(log, "ab", opener=_private) as out:
         pid, answers = _forked(request, log, out.fileno()) or _spawned(request, log, out.fileno())
@@ -55,6 +58,17 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     finally:
         os.close(answers)
     return path
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise MountFailed(f"{path} is no directory", hint="mount on an empty directory") from None
+    except OSError as error:
+        raise MountFailed(
+            f"there is no directory {path}, and it cannot be made: {error.strerror}", hint="choose another path"
+        ) from error
 
 
 def _forked(request: MountRequest, log: Path, out: int) -> tuple[int, int] | None:
@@ -125,7 +139,7 @@ def _await_ready(answers: int, request: MountRequest, log: Path, timeout: float)
     said = b""
     while not said.endswith(b"\n"):
         left = end - time.monotonic()
-        if left <= 0 or not select.select([answers], [], [], left)[0]:
+        if left <= 0 or not select.select([answers], [], [], min(left, _LONGEST_WAIT))[0]:
             raise DeadlineExceeded(
                 f"{request.path} was not mounted within {timeout:g} s", hint=f"its log is {log}; or allow more time"
             )

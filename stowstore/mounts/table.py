@@ -17,7 +17,7 @@ from typing import Any
 from attrs import asdict, field, frozen
 
 from datastore.errors import PermissionDenied, StoreError
-from stowstore.fuse.device import find_mount, mounts
+from stowstore.fuse.device import find_mount, mount_point, mounts
 
 __all__ = ["MountRecord", "find", "forget", "known", "names_of", "remember", "runtime_directory"]
 
@@ -74,7 +74,7 @@ def runtime_directory() -> Path:
 
 def names_of(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """The record and the socket of a mount; their names are short, since sockets have room for 107 bytes."""
-    digest = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(os.fsencode(mount_point(path)), digest_size=8).hexdigest()
     directory = runtime_directory()
     return directory / f"{digest}.json", directory / f"{digest}.sock"
 

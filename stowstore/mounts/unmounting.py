@@ -16,23 +16,24 @@ from stowstore.mounts import control, table
 __all__ = ["clear_dead", "unmount"]
 
 
-def unmount(path: str | os.PathLike[str], *, timeout: float = 30.0, force: bool = False) -> None:
+def unmount(path: str | os.PathLike[str], *, timeout: float = 30.0, force: bool = False, lazily: bool = True) -> None:
     """Unmounts; what is not committed stays in the journal of the volume.
 
     The daemon is asked first and closes the volume.  One that does not answer within ``timeout`` seconds is cut off
-    and killed, at once with ``force``.
+    and killed, at once with ``force``.  Programs that work in the mount lose it, unless ``lazily`` is False.
 
     Raises:
+        VolumeError: it is in use, and is not to be taken away lazily.
         NotServed: nothing is mounted there.
         MountFailed: the kernel keeps the mount.
     """
-    where = Path(os.path.abspath(path))
+    where = device.mount_point(path)
     record = table.find(where)
     if record is None and device.find_mount(where) is None:
         raise control.NotServed(f"no volume is mounted at {where}", hint="see `stowstore mounts`")
     if record is not None and record.is_alive and not force:
         with contextlib.suppress(DeadlineExceeded, control.NotServed), deadline(timeout):
-            control.ask(where, "unmount")
+            control.ask(where, "unmount" if lazily else "unmount_unused")
             _await_end(record, timeout)
     if record is not None and record.is_alive:
         _cut_off(where, record)
@@ -44,7 +45,7 @@ def unmount(path: str | os.PathLike[str], *, timeout: float = 30.0, force: bool 
 
 def clear_dead(path: str | os.PathLike[str]) -> None:
     """Removes what a daemon has left that is no more: a mount that answers ENOTCONN, a record, a socket."""
-    where = Path(os.path.abspath(path))
+    where = device.mount_point(path)
     record = table.find(where)
     if record is not None and record.is_alive:
         return

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import field, frozen
 
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.inodes import Inode
+from stowstore.namespace.inodes import Attributes, Inode
 
 __all__ = [
     "EXECUTE",
@@ -102,7 +102,7 @@ def mode_in_directory(directory: Inode, mode: int, caller: Caller) -> tuple[int,
     return mode, directory.gid
 
 
-def without_privileges(node: Inode, caller: Caller) -> int:
+def without_privileges(node: Inode | Attributes, caller: Caller) -> int:
     """The mode after somebody else's hands were on the content or the ownership: setuid and setgid are taken away.
 
     Setgid without group execution stands for mandatory locking and stays with members of the group.

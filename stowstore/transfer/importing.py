@@ -280,9 +280,17 @@ class Importer:
     def _is_same(self, known: Attributes, path: str, status: os.stat_result) -> bool:
         if stat.S_ISLNK(known.mode) and stat.S_ISLNK(status.st_mode):
             return self._files.readlink(known.ino) == os.fsencode(os.readlink(path))
-        return stat.S_ISREG(status.st_mode) and _is_same(known, status)
+        if stat.S_ISREG(status.st_mode):
+            return _is_same(known, status)
+        kept = (known.mode, known.uid, known.gid, known.rdev, known.mtime_ns)
+        return kept == (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns)
 
     def _finish(self, ino: int, status: os.stat_result) -> None:
+        """Gives it the attributes of its source; what has them already is no change."""
+        known = self._files.getattr(ino)
+        kept = (known.mode, known.uid, known.gid, known.mtime_ns)
+        if kept == (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns):
+            return
         mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
         owner = AttributeChanges(uid=status.st_uid, gid=status.st_gid)
         self._files.setattr(ino, owner, ROOT)
@@ -295,6 +303,7 @@ def _is_same(known: Attributes, status: os.stat_result) -> bool:
         stat.S_ISREG(known.mode)
         and known.size == status.st_size
         and known.mtime_ns == status.st_mtime_ns
+        and (known.uid, known.gid) == (status.st_uid, status.st_gid)
         and stat.S_IMODE(known.mode) == stat.S_IMODE(status.st_mode)
     )
 

@@ -49,6 +49,8 @@ class VolumeAddress:
             ConfigError: it is none; the hint shows one.
             InvalidReference: the name of the volume cannot be one.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"{text!r} names no volume: it is no text", hint="write ROOT#NAME")
         root, hash_, rest = text.rpartition("#")
         if not hash_ or "://" not in root:
             raise ConfigError(

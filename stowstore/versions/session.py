@@ -214,6 +214,11 @@ class Session:
         return self._lease is None
 
     @property
+    def meta_dir(self) -> Path | None:
+        """Where the journal lies on the local disk."""
+        return self._options.meta_dir
+
+    @property
     def cache_dir(self) -> Path | None:
         """Where blocks are cached on the local disk, and staged data lie."""
         return self._options.cache_dir

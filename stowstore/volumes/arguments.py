@@ -19,7 +19,19 @@ from stowstore.volumes.registry import registry
 if TYPE_CHECKING:
     from stowstore.volumes.rw import RWVolume
 
-__all__ = ["Directory", "directory", "fork_name", "forked_into", "said", "seconds_of", "text_of", "within"]
+__all__ = [
+    "Directory",
+    "checked_switch",
+    "checked_timeout",
+    "checked_uploads",
+    "directory",
+    "fork_name",
+    "forked_into",
+    "said",
+    "seconds_of",
+    "text_of",
+    "within",
+]
 
 #: A directory on the local disk.
 Directory = str | os.PathLike[str] | None
@@ -55,19 +67,58 @@ def text_of(message: object) -> str | None:
 
 def directory(path: Directory) -> Path | None:
     """A path that stays what it is wherever the process goes."""
-    return None if path is None else Path(path).expanduser().absolute()
+    if path is None:
+        return None
+    if not os.fspath(path):
+        raise ConfigError("a path is empty", hint="name a directory, or leave it out")
+    return Path(path).expanduser().absolute()
 
 
 def seconds_of(delay: str | float | None) -> float:
     """A delay in seconds."""
     if delay is None:
         return 0.0
+    if not isinstance(delay, (str, int, float)):
+        raise ConfigError(f"upload_delay is {delay!r}", hint="give a duration such as '30s', or seconds")
     seconds = parse_duration(delay) / 1e9 if isinstance(delay, str) else float(delay)
-    if seconds < 0:
+    if not seconds >= 0:
         raise ConfigError(f"upload_delay is {delay!r}", hint="give a duration such as '30s', or none")
     return seconds
 
 
 def within(timeout: float | None) -> Any:
     """A deadline, where one is given."""
-    return nullcontext() if timeout is None else deadline(timeout)
+    return nullcontext() if timeout is None else deadline(checked_timeout(timeout))
+
+
+def checked_timeout(timeout: float) -> float:
+    """A timeout that is one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout >= 0:
+        raise ConfigError(f"timeout is {timeout!r}", hint="give seconds, or None")
+    return timeout
+
+
+def checked_uploads(max_uploads: int) -> int:
+    """How many uploads may run at the same time.
+
+    Raises:
+        ConfigError: it is no such number.
+    """
+    if type(max_uploads) is not int or max_uploads < 1:
+        raise ConfigError(f"max_uploads is {max_uploads!r}", hint="give a number of 1 or more")
+    return max_uploads
+
+
+def checked_switch(value: bool, name: str) -> bool:
+    """True or False, and nothing that only looks like it: the text ``"no"`` is true.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}", hint="True or False")
+    return value

@@ -20,6 +20,7 @@ from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.volumes.arguments import Directory, directory
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Change, LogEntry, VolumeUsage
 from stowstore.volumes.mounting import take_down
@@ -101,9 +102,9 @@ class BlockingVolume(Generic[V]):
         """See `Volume.mount_path`."""
         return registry.mount_of(self._key)
 
-    def unmount(self, *, timeout: float | None = None, force: bool = False) -> None:
+    def unmount(self, mount_path: Directory = None, *, timeout: float | None = None, force: bool = False) -> None:
         """See `Volume.unmount`."""
-        take_down(self._volume, timeout=timeout, force=force)
+        take_down(self._volume, directory(mount_path), timeout=timeout, force=force)
 
     def close(self) -> None:
         """See `Volume.close`."""

@@ -28,7 +28,18 @@ from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from stowstore.versions.successors import merge_version, restore_version
-from stowstore.volumes.arguments import Directory, directory, fork_name, forked_into, said, seconds_of, text_of, within
+from stowstore.volumes.arguments import (
+    Directory,
+    checked_switch,
+    checked_uploads,
+    directory,
+    fork_name,
+    forked_into,
+    said,
+    seconds_of,
+    text_of,
+    within,
+)
 from stowstore.volumes.blocking import BlockingVolume
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Merge
@@ -66,8 +77,6 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
         timeout: float | None = None,
     ) -> Files:
         """See `RWVolume.open`."""
-        if type(max_uploads) is not int or max_uploads < 1:
-            raise ConfigError(f"max_uploads is {max_uploads!r}", hint="give a number of 1 or more")
         options = self._options(meta_dir, cache_dir, read_only, upload_delay, max_uploads)
         with registry.changing(self._key), within(timeout):
             plain = options == self._options(None, None, False, None, 50)
@@ -95,6 +104,8 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
     ) -> Path:
         """See `RWVolume.mount`."""
         path = directory(mount_path) or default_mount_path(self._volume.name)
+        # What the daemon will do with it is tried here: an error that it would only report costs its start.
+        self._options(meta_dir, cache_dir, read_only, upload_delay, max_uploads)
         opening: dict[str, Any] = {"read_only": read_only, "max_uploads": max_uploads}
         if not read_only:
             opening |= {"meta_dir": directory(meta_dir) or registry.preferred_meta_dir(self._key)}
@@ -154,10 +165,12 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
                 version = self._published_by(ask(where, "finalize", message=text_of(message), timeout=timeout))
             except BaseException:
                 if not control_answers(where):
-                    registry.note_unmount(self._key, "was unmounted, and what could not be published is in its journal")
+                    registry.note_unmount(
+                        self._key, where, "was unmounted, and what could not be published is in its journal"
+                    )
                 raise
             await_end(where)
-            registry.note_unmount(self._key, f"was finalized as {version.locator}")
+            registry.note_unmount(self._key, where, f"was finalized as {version.locator}")
             return version
         with registry.changing(self._key), within(timeout), self._writing(meta_dir) as opened:
             version = self._volume._version(opened.session.commit(said(message)))
@@ -310,7 +323,8 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
         upload_delay: str | float | None,
         max_uploads: int,
     ) -> OpenOptions:
-        if read_only:
+        checked_uploads(max_uploads)
+        if checked_switch(read_only, "read_only"):
             return OpenOptions(cache_dir=directory(cache_dir), read_only=True, max_uploads=max_uploads)
         return OpenOptions(
             meta_dir=directory(meta_dir) or self._default_dir("meta"),

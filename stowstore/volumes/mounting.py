@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stowstore.mounts.unmounting import unmount
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.manifest import Manifest
+from stowstore.volumes.arguments import checked_timeout, within
 from stowstore.volumes.lineage import current_producer
 from stowstore.volumes.registry import Key, registry
 from stowstore.volumes.watching import tell
@@ -28,15 +29,19 @@ __all__ = ["ask", "await_end", "control_answers", "default_mount_path", "mount",
 def mount(volume: Any, path: Path, opening: Mapping[str, Any], options: MountOptions, *, timeout: float | None) -> Path:
     """Starts a daemon for a volume and returns the path once it answers."""
     key: Key = volume._key()
+    if timeout is not None:
+        checked_timeout(timeout)
     if volume.storage == "mem":
         raise Unsupported(
             f"{volume.bucket} is in the memory of this process, where no daemon reaches it",
             hint="use a root on local disk (file:///...), or the volume's `files` without a mount",
         )
     with registry.changing(key):
-        where = registry.mount_of(key)
-        if where is not None and control_answers(where):
-            raise VolumeError(f"volume {volume.name!r} is mounted at {where} already", hint="unmount it first")
+        read_only = key.version is not None or bool(opening.get("read_only"))
+        for where, reads in registry.mounts_of(key).items():
+            # Readers stand beside each other, and beside the writer.
+            if not (reads or read_only) and control_answers(where):
+                raise VolumeError(f"volume {volume.name!r} is mounted at {where} already", hint="unmount it first")
         opened = registry.find(key)
         if opened is not None and not opened.session.read_only:
             raise VolumeError(f"volume {volume.name!r} is open in this process", hint="close it before it is mounted")
@@ -50,31 +55,33 @@ def mount(volume: Any, path: Path, opening: Mapping[str, Any], options: MountOpt
             options=options,
         )
         start(request, timeout=timeout)
-        read_only = bool(opening.get("read_only"))
         registry.note_mount(key, path, registry.last_locator(key) or volume.index, read_only=read_only)
         tell(volume, opening.get("meta_dir"))
         return path
 
 
-def take_down(volume: Any, *, timeout: float | None, force: bool = False) -> None:
-    """Unmounts what `mount` has mounted."""
+def take_down(volume: Any, path: Path | None, *, timeout: float | None, force: bool = False) -> None:
+    """Unmounts what `mount` has mounted: at a path, or everywhere."""
     key: Key = volume._key()
     with registry.changing(key):
-        where = registry.mount_of(key)
-        if where is None:
-            raise VolumeError(f"volume {volume.name!r} is not mounted by this process", hint="see `stowstore mounts`")
-        unmount(where, timeout=30.0 if timeout is None else timeout, force=force)
-        written = not registry.is_mounted_to_read(key)
-        registry.note_unmount(key, "was unmounted")
-        if written:
-            registry.note_uncommitted(key)
+        mounted = registry.mounts_of(key)
+        if not mounted or (path is not None and path not in mounted):
+            at = "" if path is None else f" at {path}"
+            raise VolumeError(
+                f"volume {volume.name!r} is not mounted{at} by this process", hint="see `stowstore mounts`"
+            )
+        for where in mounted if path is None else [path]:
+            unmount(where, timeout=30.0 if timeout is None else checked_timeout(timeout), force=force)
+            registry.note_unmount(key, where, "was unmounted")
+            if not mounted[where]:
+                registry.note_uncommitted(key)
 
 
 def ask(path: Path, do: str, *, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
     """Has the daemon at a path do something on behalf of the present producer."""
     if do in ("commit", "finalize", "fork"):
         arguments["produced_by"] = current_producer()
-    with nullcontext() if timeout is None else deadline(timeout):
+    with within(timeout):
         return control.ask(path, do, **arguments)
 
 

@@ -79,10 +79,8 @@ class _State:
     #: What became of volumes that were open, and the newest version they left.
     ended: dict[Key, tuple[str, str | None]] = field(factory=dict)
     roots: dict[tuple[str, str | None], Root] = field(factory=dict)
-    #: Where volumes are mounted by a daemon of this process.
-    mounts: dict[Key, Path] = field(factory=dict)
-    #: Those of them that only read, and have no journal.
-    reading: set[Key] = field(factory=set)
+    #: Where volumes are mounted by daemons of this process, and whether for reading.
+    mounts: dict[Key, dict[Path, bool]] = field(factory=dict)
     #: Volumes whose journals hold, or may hold, what this process has written and nobody has published.
     uncommitted: set[Key] = field(factory=set)
     lock: threading.Lock = field(factory=threading.Lock)
@@ -167,7 +165,8 @@ class Registry:
         found = self._state.opened.get(key)
         if found is None:
             became, _ = self._state.ended.get(key, ("was not opened in this process", None))
-            raise VolumeError(f"volume {key.volume!r} {became}", hint="open it with `await volume.open()`")
+            hint = "unmount it first" if key in self._state.mounts else "open it with `await volume.open()`"
+            raise VolumeError(f"volume {key.volume!r} {became}", hint=hint)
         return found
 
     def add(self, opened: OpenVolume) -> None:
@@ -186,10 +185,8 @@ class Registry:
     def note_mount(self, key: Key, path: Path, locator: str | None, *, read_only: bool) -> None:
         """Says that a daemon serves a volume at a path."""
         with self._state.lock:
-            self._state.mounts[key] = path
-            if read_only:
-                self._state.reading.add(key)
-            else:
+            self._state.mounts.setdefault(key, {})[path] = read_only
+            if not read_only:
                 self._state.uncommitted.discard(key)
             self._state.ended[key] = (f"is mounted at {path}, where its files are", locator)
 
@@ -199,11 +196,15 @@ class Registry:
             became, _ = self._state.ended.get(key, ("", None))
             self._state.ended[key] = (became, locator)
 
-    def note_unmount(self, key: Key, became: str) -> None:
-        """Says that a volume is mounted no more."""
+    def note_unmount(self, key: Key, path: Path, became: str) -> None:
+        """Says that a volume is mounted at a path no more."""
         with self._state.lock:
-            self._state.mounts.pop(key, None)
-            self._state.reading.discard(key)
+            left = self._state.mounts.get(key, {})
+            left.pop(path, None)
+            if left:
+                became = f"is mounted at {next(iter(left))}, where its files are"
+            else:
+                self._state.mounts.pop(key, None)
             self._state.ended[key] = (became, self._state.ended.get(key, ("", None))[1])
 
     def note_uncommitted(self, key: Key) -> None:
@@ -215,13 +216,19 @@ class Registry:
         """Whether this process has left something in the journal of a volume that is not open any more."""
         return key in self._state.uncommitted
 
+    def mounts_of(self, key: Key) -> dict[Path, bool]:
+        """Where a volume is mounted by this process, the one that is written first, and whether for reading."""
+        with self._state.lock:
+            return dict(sorted(self._state.mounts.get(key, {}).items(), key=lambda mounted: mounted[1]))
+
     def mount_of(self, key: Key) -> Path | None:
-        """Where a volume is mounted by this process."""
-        return self._state.mounts.get(key)
+        """Where a volume is mounted by this process, for writing where it is."""
+        return next(iter(self.mounts_of(key)), None)
 
     def is_mounted_to_read(self, key: Key) -> bool:
-        """Whether this process has mounted a volume for reading only."""
-        return key in self._state.reading
+        """Whether this process has mounted a volume, and everywhere for reading only."""
+        mounted = self.mounts_of(key)
+        return bool(mounted) and all(mounted.values())
 
     def was_open(self, key: Key) -> bool:
         """Whether a volume is open in this process, or was."""

@@ -349,19 +349,21 @@ class Volume:
 
     @property
     def mount_path(self) -> Path | None:
-        """Where this process has mounted the volume; None while it is not."""
+        """Where this process has mounted the volume, for writing where it is; None while it is not."""
         found: Path | None = self._blocking().mount_path
         return found
 
-    async def unmount(self, *, timeout: float | None = None, force: bool = False) -> None:
-        """Unmounts what `mount` has mounted; what is not committed stays in the journal.
+    async def unmount(
+        self, mount_path: str | os.PathLike[str] | None = None, *, timeout: float | None = None, force: bool = False
+    ) -> None:
+        """Unmounts what `mount` has mounted, at one path or everywhere; what is not committed stays in the journal.
 
         A daemon that does not end within ``timeout`` seconds (30) is cut off, at once with ``force``.
 
         Raises:
             VolumeError: this process has not mounted it.
         """
-        await asyncio.to_thread(self._blocking().unmount, timeout=timeout, force=force)
+        await asyncio.to_thread(self._blocking().unmount, mount_path, timeout=timeout, force=force)
 
     async def close(self) -> None:
         """Closes it in this process; what is not committed stays in the journal.  Closing again does nothing."""

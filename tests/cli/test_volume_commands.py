@@ -323,6 +323,9 @@ def test_restore_goes_back_and_keeps_what_came_between(volume: Volume, data: str
     volume("fork", data, "experiment")
     assert 0 == volume("restore", f"{root}#experiment", f"data@{between}").status
     assert "changed" == volume("cat", f"{root}#experiment:/readme.txt").out
+    assert 0 == volume("restore", data, "v1").status
+    assert "hello\n" == volume("cat", f"{data}:/readme.txt").out
+    assert 3 == volume("restore", data, "v9").status
 
 
 # -- upkeep ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from stowstore.fuse.device import MountPoint
 from stowstore.mounts import table
 from stowstore.mounts.table import MountRecord
 
-__all__ = ["Place", "eventually", "python", "running"]
+__all__ = ["REPOSITORY", "Place", "eventually", "python", "running"]
 
 REPOSITORY = Path(__file__).parents[2]
 

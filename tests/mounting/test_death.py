@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from stowstore import RWVolume, Volume
 from stowstore.fuse import device
 from stowstore.mounts import control, table
 from stowstore.mounts.unmounting import unmount
-from tests.mounting.places import Place, eventually, running
+from tests.mounting.places import REPOSITORY, Place, eventually, running
 
 #: Writes files of random bytes, some of them again, and says each name once the file has been synced.
 _WRITES = """
@@ -140,6 +141,22 @@ def test_a_daemon_that_hangs_is_cut_off(place: Place) -> None:
     with subprocess.Popen(["ls", "-l", path / "not looked up yet"], stderr=subprocess.DEVNULL) as caller:
         unmount(path, timeout=1.0)
         assert 0 != caller.wait(20)
+    assert [] == place.mounts()
+    assert eventually(lambda: not place.daemons())
+
+
+def test_the_command_that_cuts_off_a_hung_mount_does_not_hang_in_it(place: Place) -> None:
+    """It does not look at the path itself, where the kernel would have it wait for ever."""
+    # Nothing is remembered, so whoever looks at the path has to be answered.
+    path = place.mount(place.volume(), attr_cache=0.0, entry_cache=0.0)
+    os.kill(place.record(path).pid, signal.SIGSTOP)
+    command = [sys.executable, "-m", "stowstore", "umount", "--wait", "0.5", str(path)]
+    with subprocess.Popen(command, cwd=REPOSITORY) as umount:
+        ended = eventually(lambda: umount.poll() is not None)
+        if not ended:
+            # A process that hangs in a mount cannot be killed either.
+            unmount(path, force=True)
+        assert (True, 0) == (ended, umount.wait(20))
     assert [] == place.mounts()
     assert eventually(lambda: not place.daemons())
 

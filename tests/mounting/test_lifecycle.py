@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from datastore.errors import DeadlineExceeded, StoreError
+from datastore.errors import ConfigError, DeadlineExceeded, PermissionDenied, StoreError
 from stowstore import Volume
-from stowstore.chunks.encryption import Passphrase
+from stowstore.chunks.encryption import Passphrase, WrongKey
 from stowstore.fuse.device import MountFailed
 from stowstore.mounts import control, table
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.mounts.unmounting import unmount
 from stowstore.versions.errors import RootInUse, VolumeError
-from tests.mounting.places import Place, eventually, running
+from tests.mounting.places import REPOSITORY, Place, eventually, running
 from tests.servers.requiring import are_required
 
 #: A cycle takes about a second, nearly all of it the start of an interpreter.
@@ -133,6 +136,11 @@ def test_errors_of_mounting_arrive_as_what_they_are() -> None:
     failure = control.as_failure(MountFailed("it is no directory", hint="take another"))
     with pytest.raises(MountFailed, match="no directory"):
         raise control.raised(failure)
+    with pytest.raises(PermissionDenied, match=r"^this is not the key"):
+        raise control.raised(control.as_failure(WrongKey("this is not the key")))
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere")
+    with pytest.raises(FileNotFoundError, match="directory: '/nowhere'"):
+        raise control.raised(control.as_failure(missing))
 
 
 def test_a_path_that_is_mounted_is_refused(place: Place) -> None:
@@ -156,9 +164,91 @@ def test_one_mount_lies_in_another(place: Place) -> None:
 def test_a_path_that_is_no_directory_is_refused(place: Place) -> None:
     """What lies there is not touched."""
     (place.directory / "mnt").write_text("a file")
-    with pytest.raises((MountFailed, FileExistsError)):
+    with pytest.raises(MountFailed, match="no directory"):
         place.mount(place.volume())
+    with pytest.raises(MountFailed, match="cannot be made"):
+        place.volume().blocking.mount("/proc/mnt", **place.dirs())
     assert "a file" == (place.directory / "mnt").read_text()
+
+
+def test_a_path_that_holds_what_the_daemon_needs_is_refused(place: Place) -> None:
+    """A mount over its own root, journal or control socket would wait for itself."""
+    volume = place.volume()
+    for at, what in (("root", "root"), ("data-meta", "journal"), ("data-cache", "cache"), (".", "")):
+        with pytest.raises(MountFailed, match=f"holds the {what}"):
+            place.mount(volume, at=at)
+    assert [] == place.mounts()
+    assert eventually(lambda: not place.daemons())
+
+
+def test_a_path_through_a_symbolic_link_is_the_place_it_leads_to(place: Place) -> None:
+    """Under both names it is found, refused a second time, and unmounted."""
+    (place.directory / "real").mkdir()
+    (place.directory / "link").symlink_to("real")
+    place.mount(place.volume(), at="link")
+    with pytest.raises(StoreError, match="mounted"):
+        place.mount(place.volume("other"), at="real")
+    assert table.find(place.directory / "link") == table.find(place.directory / "real") is not None
+    unmount(place.directory / "link")
+    assert [] == place.mounts()
+    assert eventually(lambda: not place.daemons())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timeout": "soon"}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"max_uploads": 0}, "max_uploads"),
+        ({"upload_delay": "a while"}, "duration"),
+        ({"upload_delay": float("nan")}, "upload_delay"),
+        ({"attr_cache": float("inf")}, "attr_cache"),
+        ({"dir_entry_cache": float("nan")}, "dir_entry_cache"),
+        ({"writeback": "no"}, "writeback"),
+        ({"read_only": "no"}, "read_only"),
+        ({"cache_dir": ""}, "empty"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_at_once(place: Place, arguments: dict[str, Any], message: str) -> None:
+    """No daemon is started to find it out; the error names the argument."""
+    with pytest.raises(ConfigError, match=message):
+        place.mount(place.volume(), **arguments)
+    assert not (place.directory / "run").exists()
+
+
+def test_one_process_mounts_a_version_at_several_paths(place: Place) -> None:
+    """Readers of the same version stand side by side, beside the writer; each is unmounted alone, or all together."""
+    volume = place.volume()
+    (place.mount(volume) / "f").write_text("one")
+    version = volume.blocking.commit("one")
+    paths = [version.blocking.mount(place.directory / f"ro{number}", timeout=30.0) for number in range(3)]
+    paths.append(volume.blocking.mount(place.directory / "newest", timeout=30.0, read_only=True))
+    assert ["one"] * 4 == [(path / "f").read_text() for path in paths]
+    assert place.directory / "mnt" == volume.blocking.mount_path
+    version.blocking.unmount(paths[1])
+    with pytest.raises(VolumeError, match="not mounted"):
+        version.blocking.unmount(paths[1])
+    assert "one" == (paths[2] / "f").read_text()
+    version.blocking.unmount()
+    volume.blocking.unmount()
+    assert version.blocking.mount_path is None
+    assert [] == place.mounts()
+
+
+def test_the_command_leaves_a_mount_to_programs_that_use_it(place: Place) -> None:
+    """It says so, and they go on; ``--lazy`` takes it from them, and what they have written is kept."""
+    volume = place.volume()
+    path = place.mount(volume)
+    command = [sys.executable, "-m", "stowstore", "umount", str(path)]
+    with (path / "f").open("wb", buffering=0) as used:
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+        assert (1, True) == (done.returncode, "is busy" in done.stderr)
+        used.write(b"kept")
+        subprocess.run([*command, "--lazy"], cwd=REPOSITORY, timeout=60, check=True)
+        with pytest.raises(OSError, match="not connected"):
+            used.write(b"lost")
+    assert [] == place.mounts()
+    assert b"kept" == (place.mount(volume) / "f").read_bytes()
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(place: Place) -> None:

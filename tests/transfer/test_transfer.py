@@ -75,9 +75,23 @@ def test_second_import_moves_what_changed(session: Session, tree: Path) -> None:
 
     again = import_directory(session.files, tree)
 
-    assert 7 == again.unchanged
+    assert 8 == again.unchanged
     assert b"something" == _read(session.files, "nothing")
     assert b"new" == _read(session.files, "new")
+
+
+def test_an_import_of_what_is_there_changes_nothing(session: Session, tree: Path) -> None:
+    """Directories, links, devices and fifos that are as they were are no reason for a version; another owner is."""
+    import_directory(session.files, tree)
+    session.commit()
+
+    assert 0 == import_directory(session.files, tree).files
+    assert 0 == session.files.changed_inodes
+
+    os.chmod(tree / "fifo", 0o600)
+    if os.geteuid() == 0:
+        os.chown(tree / "nothing", 1001, 1001)
+    assert (1 if os.geteuid() else 2) == import_directory(session.files, tree).files
 
 
 def test_import_below_a_path_and_export_of_a_part(session: Session, tree: Path, tmp_path: Path) -> None:

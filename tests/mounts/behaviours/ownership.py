@@ -208,3 +208,35 @@ def modes_of_every_kind() -> Any:
             done = said(os.chmod, name, mode)
             found.append((name, mode, done, about(name)))
     return found
+
+
+@behaviour
+def who_touches_a_file_takes_set_ids() -> Any:
+    """Setgid without group execution stays with members of the group; strangers take nothing by a chown of nothing."""
+
+    def write(path: str) -> None:
+        with open(path, "ab") as file:
+            file.write(b"more")
+
+    touches: dict[str, Callable[[str], Any]] = {
+        "write": write,
+        "truncate": lambda path: os.truncate(path, 1),
+        "empty": lambda path: open(path, "wb").close(),
+    }
+    found = {}
+    for mode in (0o2666, 0o6666, 0o2676, 0o4666, 0o6777):
+        for gid in (2001, 3001):
+            for how, touch in touches.items():
+                path = f"{how}-{mode:o}-{gid}"
+                make(path)
+                os.chown(path, 1002, 2001)
+                os.chmod(path, mode)
+                done = as_user(1001, lambda t=touch, p=path: said(t, p), (), gid)
+                found[path] = (done, about(path))
+        make(f"mine-{mode:o}")
+        os.chown(f"mine-{mode:o}", 1002, 2001)
+        os.chmod(f"mine-{mode:o}", mode)
+        # Linux refuses; whether it does is told to nobody beyond the kernel.
+        as_user(1001, lambda p=f"mine-{mode:o}": said(os.chown, p, -1, -1), (), 3001)
+        found[f"mine-{mode:o}"] = stat.S_IMODE(os.stat(f"mine-{mode:o}").st_mode)
+    return found
