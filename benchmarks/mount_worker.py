@@ -9,6 +9,7 @@ import json
 import os
 import random
 import select
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -151,7 +152,7 @@ def _random_reads(descriptor: int, size: int) -> float:
 
 
 def programs(directory: Path, _: int) -> dict[str, float]:
-    """Seconds that a clone and an archive take."""
+    """Seconds that clones and an archive take."""
     found = {}
     project = Path(__file__).resolve().parents[1]
     archive = Path(os.environ["STOWSTORE_BENCH_ARCHIVE"])
@@ -164,13 +165,30 @@ def programs(directory: Path, _: int) -> dict[str, float]:
         "ls -lR": ["ls", "-lR"],
         "rm -rf": ["rm", "-rf", "stowstore", "tests"],
     }
-    if (project / ".git").is_dir():
-        steps["git clone"] = ["git", "clone", "-q", str(project), "clone"]
+    if (project / ".git").exists():
+        packed, loose = _repositories(project, archive.parent)
+        # As from a server, in one pack; and file by file, as a clone of a directory copies what is not packed.
+        steps["git clone"] = ["git", "clone", "-q", f"file://{packed}", "clone"]
+        steps["git clone of loose objects"] = ["git", "clone", "-q", "--no-hardlinks", str(loose), "copy"]
     for name, command in steps.items():
         began = time.perf_counter()
         subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
         found[name] = time.perf_counter() - began
     return found
+
+
+def _repositories(project: Path, beside: Path) -> tuple[Path, Path]:
+    """The history of this project, in one pack and in a file an object."""
+    packed, loose = beside / "packed.git", beside / "loose.git"
+    if not loose.exists():
+        subprocess.run(["git", "clone", "-q", "--bare", f"file://{project}", str(packed)], check=True)
+        subprocess.run(["git", "init", "-q", "--bare", str(loose)], check=True)
+        (pack,) = (packed / "objects" / "pack").glob("*.pack")
+        with pack.open("rb") as content:
+            subprocess.run(["git", "unpack-objects", "-q"], cwd=loose, stdin=content, check=True)
+        for name in ("HEAD", "packed-refs"):
+            shutil.copy(packed / name, loose)
+    return packed, loose
 
 
 TASKS = {task.__name__: task for task in (small_files, stream, programs, reads, beside, walk)}
