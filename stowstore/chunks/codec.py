@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zstandard
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from stowstore.chunks.block import BlockRef, Codec, CorruptBlock
 from stowstore.chunks.encryption import RootKeys
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["SEAL_BYTES", "BlockCodec", "Buffer", "corrupt"]
 
@@ -42,7 +43,12 @@ class BlockCodec:
             raise ValueError(f"a compression level is between 0 and 19, not {compression_level}")
         self._level = compression_level
         self._naming = None if keys is None else keys.naming
-        self._seal = None if keys is None else AESGCM(keys.sealing)
+        self._seal: AESGCM | None = None
+        if keys is not None:
+            # Few roots are encrypted, and the library takes as long to load as many a mount.
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._seal = AESGCM(keys.sealing)
         self._local = _Contexts(compression_level)
         #: Bytes by which a stored block is longer than its encoded content.
         self.overhead = 0 if keys is None else SEAL_BYTES
@@ -94,6 +100,8 @@ class BlockCodec:
         return body if body.__class__ is bytes else bytes(body)
 
     def _open(self, ref: BlockRef, stored: memoryview) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
         assert self._seal is not None
         if len(stored) < SEAL_BYTES:
             raise corrupt(ref, "it is shorter than a seal")

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datastore.errors import ConfigError, PermissionDenied
 
@@ -82,6 +79,8 @@ class ScryptParameters:
 
     def stretch(self, passphrase: bytes) -> bytes:
         """The master key of a passphrase."""
+        from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
         return Scrypt(salt=self.salt, length=KEY_BYTES, n=self.n, r=self.r, p=self.p).derive(passphrase)
 
 
@@ -263,4 +262,7 @@ def _check(master: bytes, salt: bytes) -> bytes:
 
 
 def _derive(master: bytes, salt: bytes, purpose: bytes, length: int) -> bytes:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=b"stowstore volume 1 " + purpose).derive(master)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 import threading
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from datastore.errors import ConfigError
 from stowstore.locations.base import Kind, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINT_GROUP", "known_kinds", "known_schemes", "load_kind", "register_kind", "register_scheme"]
 
@@ -119,22 +124,23 @@ class _Registry:
             return self._schemes.get(scheme)
 
     def _loader(self, name: str) -> Callable[[], Kind] | None:
+        find: Callable[[], Any]
         target = _BUILT_IN.get(name)
         if target is not None:
-            point = EntryPoint(name, target, ENTRY_POINT_GROUP)
+            find = partial(pkgutil.resolve_name, target)
         else:
-            found = self._entry_points().get(name)
-            if found is None:
+            point = self._entry_points().get(name)
+            if point is None:
                 return None
-            point = found
+            target, find = point.value, point.load
 
         def load() -> Kind:
             try:
-                kind = point.load()
+                kind = find()
             except (ImportError, AttributeError) as error:
-                raise ConfigError(f"kind {name!r} cannot be loaded from {point.value!r}: {error}") from error
+                raise ConfigError(f"kind {name!r} cannot be loaded from {target!r}: {error}") from error
             if not isinstance(kind, Kind):
-                raise ConfigError(f"entry point {point.value!r} of {ENTRY_POINT_GROUP} is no Kind")
+                raise ConfigError(f"entry point {target!r} of {ENTRY_POINT_GROUP} is no Kind")
             return kind
 
         return load
@@ -142,6 +148,8 @@ class _Registry:
     def _entry_points(self) -> dict[str, EntryPoint]:
         with self._lock:
             if self._found is None:
+                from importlib.metadata import entry_points
+
                 self._found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
             return self._found
 

@@ -27,7 +27,6 @@ from stowstore.versions.migrating import migrate_volume
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
-from stowstore.versions.successors import merge_version, restore_version
 from stowstore.volumes.arguments import (
     Directory,
     checked_switch,
@@ -215,6 +214,8 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
             raise ConfigError(f"conflicts is {conflicts!r}", hint="'fail', 'ours' or 'theirs'")
         theirs = self._resolved(other)
         with self._between_sessions() as root, self._chunks(root) as chunks:
+            from stowstore.versions.successors import merge_version
+
             merged = merge_version(
                 root,
                 chunks,
@@ -229,6 +230,8 @@ class BlockingRWVolume(BlockingVolume["RWVolume"]):
     def restore(self, version: Volume | str, *, message: str | None = None) -> ROVolume:
         """See `RWVolume.restore`."""
         with self._between_sessions() as root, self._chunks(root) as chunks:
+            from stowstore.versions.successors import restore_version
+
             made = restore_version(
                 root,
                 chunks,

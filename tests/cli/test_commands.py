@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -151,6 +153,14 @@ def test_errors_as_json(stow: Run) -> None:
     result = stow("head", "missing", "--json")
 
     assert {"NOT_FOUND", "file://main/missing"} <= set(json.loads(result.stderr).values())
+
+
+def test_a_job_loads_nothing_of_stores_and_their_metrics() -> None:
+    """What every command waits for is small: neither HTTP servers nor distributions' metadata are among it."""
+    script = "import sys, stowstore.cli.app, stowstore.cli.run, stowstore.jobs; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    heavy = {"prometheus_client", "structlog", "ssl", "http.server", "stowstore.store", "stowstore.volumes"}
+    assert set() == heavy & set(done.stdout.split())
 
 
 def test_without_a_store(stow: Run) -> None:
