@@ -25,7 +25,7 @@ from stowstore.index.tree import EMPTY_TREE, Tree, TreeRef, apply_changes
 
 __all__ = ["MAX_DELTAS", "MERGE_RECORDS", "Snapshot", "SnapshotRef", "commit_changes", "merge_deltas"]
 
-#: How many segments a snapshot lists at most: each is a fetch when it is opened.
+#: How many segments a snapshot lists at most: a scan fetches each, a lookup those that may hold its key.
 MAX_DELTAS: Final = 4
 
 #: How many unmerged records call for a merge into the tree.
