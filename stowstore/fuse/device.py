@@ -71,13 +71,14 @@ class _UnmountFlags(IntFlag):
 
 @frozen(kw_only=True)
 class MountPoint:
-    """A line of ``/proc/self/mountinfo``.  ``connection`` is the number of the FUSE connection."""
+    """A line of ``/proc/self/mountinfo``.  ``connection`` numbers the FUSE connection, ``owner`` is who mounted."""
 
     path: Path
     source: str
     kind: str
     connection: int
     read_only: bool
+    owner: int
 
 
 def mount(
@@ -104,12 +105,15 @@ def unmount(path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
     """Unmounts whatever the state of the server: asked first, then lazily, and a server that hangs is cut off.
 
     Raises:
-        MountFailed: nothing is mounted there, or the user may not unmount it.
+        MountFailed: nothing is mounted there, or the kernel keeps it.
+        PermissionDenied: another user has mounted it.
     """
     where = mount_point(path)
     found = find_mount(where)
     if found is None:
         raise MountFailed(f"nothing of stowstore is mounted at {where}", hint="see `stowstore mounts`")
+    if os.geteuid() not in (0, found.owner):
+        raise PermissionDenied(f"{where} was mounted by the user {found.owner}", hint="they unmount it, or root does")
     end = time.monotonic() + patience
     while _try_unmount(where, _UnmountFlags(0)):
         # Somebody has something open there, or the kernel is still writing.
@@ -203,6 +207,7 @@ def mounts() -> list[MountPoint]:
                 kind=more[0],
                 connection=os.makedev(int(major), int(minor)),
                 read_only="ro" in fields[5].split(","),
+                owner=next((int(option[8:]) for option in more[2].split(",") if option.startswith("user_id=")), 0),
             )
         )
     return found

@@ -18,6 +18,7 @@ import pytest
 from datastore.errors import ConfigError, DeadlineExceeded, PermissionDenied, StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase, WrongKey
+from stowstore.fuse import device
 from stowstore.fuse.device import MountFailed
 from stowstore.mounts import control, table
 from stowstore.mounts.options import Lifetime, MountOptions
@@ -426,6 +427,18 @@ def test_unmounting_what_is_not_mounted_says_so(place: Place) -> None:
         unmount(place.directory)
     with pytest.raises(VolumeError, match="not mounted"):
         place.volume().blocking.unmount()
+
+
+def test_what_another_user_has_mounted_is_refused_at_once(place: Place) -> None:
+    """The error says whose it is; nothing is tried for half a minute first."""
+    path = place.mount(place.volume())
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionDenied, match="mounted by the user 0"):
+            device.unmount(path, patience=3600.0)
+    finally:
+        os.seteuid(0)
+    assert 1 == len(place.mounts())
 
 
 def test_a_volume_in_memory_is_not_mounted(place: Place) -> None:
