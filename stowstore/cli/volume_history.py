@@ -123,7 +123,7 @@ def show(access: Access, volume: str, as_json: bool) -> None:
 @json_option
 @volume_command
 def diff(access: Access, old: str, new: str, only_counts: bool, as_json: bool) -> None:
-    """List the paths in which two versions differ: A added, D removed, M content, m attributes, T replaced.
+    """List the paths in which two versions differ: A added, D removed, M content, m attributes, T another kind.
 
     OTHER may be short: @VERSION of the same volume, or NAME[@VERSION] in the same root. Costs what differs, not what
     the volumes hold.

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from stowstore.index import keys
 from stowstore.index.diff import diff_snapshots
-from stowstore.index.records import EntryRecord, InodeRecord
+from stowstore.index.records import EntryRecord, InodeRecord, unpack_extents
 from stowstore.index.snapshot import Snapshot
 
 __all__ = ["Change", "ChangeKind", "PathFinder", "path_changes"]
@@ -27,11 +27,7 @@ class ChangeKind(StrEnum):
     ATTRIBUTES = "attributes"
     """Mode, owner, times of a file or extended attributes; times of directories alone are not told."""
     REPLACED = "replaced"
-    """Another file, or another kind of file, stands there now."""
-
-
-#: The records of an inode on both sides, where a difference has told them.
-_Records = tuple[bytes | None, bytes | None] | None
+    """Another kind of file stands there now."""
 
 
 @frozen(order=True)
@@ -142,102 +138,113 @@ class PathFinder:
 def path_changes(old: Snapshot, new: Snapshot) -> Iterator[Change]:
     """What differs between two versions, ascending by path, at a cost that grows with what differs.
 
-    A file with several names is told under one of them; a renamed file as removed and added.
+    A file with several names is told under one of them; a renamed file as removed and added.  What stands at a path is
+    compared, whichever inode it is: a file that was written anew and renamed over the old one has other content.
     """
-    before, after = PathFinder(old), PathFinder(new)
+    sides = _Sides(old, new)
     found: dict[bytes, Change] = {}
-    touched: dict[int, _Records] = {}
-    attributed: set[int] = set()
-    told: set[int] = set()
-    for key, was, now in diff_snapshots(old, new):
-        kind = key[:1]
-        if kind == keys.ENTRY:
-            _tell_entry(key, was, now, before, after, found, told)
-        elif kind == keys.INODE:
-            touched[keys.inode_of(key)] = (was, now)
-        elif kind == keys.EXTENTS:
-            touched.setdefault(keys.inode_of(key))
-        elif kind == keys.XATTR:
-            attributed.add(keys.inode_of(key))
-    for ino in attributed:
-        touched.setdefault(ino)
-    for ino in told:
-        touched.pop(ino, None)
-    for ino in [ino for ino, records in touched.items() if records and None in records]:
-        # Its entry tells of that.
-        del touched[ino]
-    after.prepare({ino: records and records[1] for ino, records in touched.items()})
-    for ino, records in touched.items():
-        was, now = records or (old.get(keys.inode_key(ino)), new.get(keys.inode_key(ino)))
-        change = _inode_change(ino, was, now, after, has_other_xattrs=ino in attributed)
-        if change is not None:
-            found.setdefault(change.path.encode("utf-8", "surrogateescape"), change)
+    for path in sides.gone.keys() | sides.come.keys():
+        was, now = sides.gone.get(path), sides.come.get(path)
+        there = was if now is None else now
+        assert there is not None
+        kind = _entry_change(was, now, sides)
+        if kind is not None:
+            found[path] = Change(_text(path), kind, stat.S_ISDIR(there.kind))
+    kept = sides.kept()
+    sides.after.prepare({ino: now for ino, (_, now) in kept.items()})
+    for ino, (before, after) in kept.items():
+        changed = sides.after.path(ino)
+        if changed is not None:
+            record = InodeRecord.decode(after)
+            kind = _difference(InodeRecord.decode(before), record, has_other_xattrs=ino in sides.attributed)
+            if kind is not None:
+                found.setdefault(changed, Change(_text(changed), kind, stat.S_ISDIR(record.mode)))
     for path in sorted(found):
         yield found[path]
 
 
-def _tell_entry(
-    key: bytes,
-    was: bytes | None,
-    now: bytes | None,
-    before: PathFinder,
-    after: PathFinder,
-    found: dict[bytes, Change],
-    told: set[int],
-) -> None:
-    parent, name = keys.inode_of(key), keys.name_of(key)
-    old_entry = None if was is None else EntryRecord.decode(was)
-    new_entry = None if now is None else EntryRecord.decode(now)
-    old_path = None if old_entry is None else before.child(parent, name)
-    new_path = None if new_entry is None else after.child(parent, name)
-    if new_entry is not None:
-        told.add(new_entry.ino)
-    if old_path is not None and old_path == new_path and new_entry is not None:
-        found[old_path] = Change(_text(old_path), ChangeKind.REPLACED, _is_directory(new_entry))
-        return
-    if old_path is not None and old_entry is not None:
-        known = found.get(old_path)
-        kind = ChangeKind.REPLACED if known and known.kind is ChangeKind.ADDED else ChangeKind.REMOVED
-        found[old_path] = Change(_text(old_path), kind, _is_directory(old_entry))
-    if new_path is not None and new_entry is not None:
-        known = found.get(new_path)
-        kind = ChangeKind.REPLACED if known and known.kind is ChangeKind.REMOVED else ChangeKind.ADDED
-        found[new_path] = Change(_text(new_path), kind, _is_directory(new_entry))
+class _Sides:
+    """What two versions differ in, record by record: entries by path, inodes by number."""
+
+    def __init__(self, old: Snapshot, new: Snapshot) -> None:
+        self._old, self._new = old, new
+        self.after = PathFinder(new)
+        self.gone: dict[bytes, EntryRecord] = {}
+        self.come: dict[bytes, EntryRecord] = {}
+        self.attributed: set[int] = set()
+        # The records on both sides where the difference has told them.
+        self._touched: dict[int, tuple[bytes | None, bytes | None] | None] = {}
+        before = PathFinder(old)
+        for key, was, now in diff_snapshots(old, new):
+            kind = key[:1]
+            if kind == keys.ENTRY:
+                _note_entry(key, was, before, self.gone)
+                _note_entry(key, now, self.after, self.come)
+            elif kind == keys.INODE:
+                self._touched[keys.inode_of(key)] = (was, now)
+            elif kind == keys.EXTENTS:
+                self._touched.setdefault(keys.inode_of(key))
+            elif kind == keys.XATTR:
+                self._touched.setdefault(keys.inode_of(key))
+                self.attributed.add(keys.inode_of(key))
+
+    def records(self, ino: int) -> tuple[bytes | None, bytes | None]:
+        """What an inode is on both sides."""
+        key = keys.inode_key(ino)
+        return self._touched.get(ino) or (self._old.get(key), self._new.get(key))
+
+    def kept(self) -> dict[int, tuple[bytes, bytes]]:
+        """The inodes that differ and are on both sides, without those whose entries tell of it."""
+        told = {entry.ino for entry in self.come.values()}
+        found: dict[int, tuple[bytes, bytes]] = {}
+        for ino in self._touched.keys() - told:
+            was, now = self.records(ino)
+            if was is not None and now is not None:
+                found[ino] = was, now
+        return found
 
 
-def _inode_change(
-    ino: int, was: bytes | None, now: bytes | None, finder: PathFinder, *, has_other_xattrs: bool
-) -> Change | None:
-    if now is None or was is None:
-        # Its entry tells of that.
-        return None
-    path = finder.path(ino)
-    if path is None:
-        return None
-    before, after = InodeRecord.decode(was), InodeRecord.decode(now)
+def _note_entry(key: bytes, raw: bytes | None, finder: PathFinder, found: dict[bytes, EntryRecord]) -> None:
+    if raw is not None:
+        path = finder.child(keys.inode_of(key), keys.name_of(key))
+        if path is not None:
+            found[path] = EntryRecord.decode(raw)
+
+
+def _entry_change(was: EntryRecord | None, now: EntryRecord | None, sides: _Sides) -> ChangeKind | None:
+    """What the entries at one path tell; None where they are of directories that look the same."""
+    if was is None:
+        return ChangeKind.ADDED
+    if now is None:
+        return ChangeKind.REMOVED
+    left, right = sides.records(was.ino)[0], sides.records(now.ino)[1]
+    if was.kind != now.kind or left is None or right is None:
+        return ChangeKind.REPLACED
+    before, after = InodeRecord.decode(left), InodeRecord.decode(right)
+    if not stat.S_ISDIR(was.kind) and (before.many_extents or after.many_extents):
+        # What they hold lies under the numbers of each.
+        return ChangeKind.CONTENT
+    return _difference(before, after, has_other_xattrs=before.xattrs or after.xattrs)
+
+
+def _difference(before: InodeRecord, after: InodeRecord, *, has_other_xattrs: bool) -> ChangeKind | None:
     if stat.S_ISDIR(after.mode):
-        if _owner(before) == _owner(after) and not has_other_xattrs:
-            return None
-        return Change(_text(path), ChangeKind.ATTRIBUTES, True)
-    same = (before.size, before.target, before.extents, before.rdev) == (
-        after.size,
-        after.target,
-        after.extents,
-        after.rdev,
-    )
-    if same and before.many_extents == after.many_extents and before.mtime_ns == after.mtime_ns:
-        return Change(_text(path), ChangeKind.ATTRIBUTES)
-    if same and not after.many_extents:
-        return Change(_text(path), ChangeKind.ATTRIBUTES)
-    return Change(_text(path), ChangeKind.CONTENT)
+        return ChangeKind.ATTRIBUTES if has_other_xattrs or _owner(before) != _owner(after) else None
+    if _content(before) != _content(after) or before.many_extents != after.many_extents:
+        return ChangeKind.CONTENT
+    if after.many_extents and before.mtime_ns != after.mtime_ns:
+        return ChangeKind.CONTENT
+    return ChangeKind.ATTRIBUTES
+
+
+def _content(record: InodeRecord) -> tuple[object, ...]:
+    # Blocks are named by what they hold; wherever they lie, it is the same.
+    extents = [(*extent[:-1], extent.block.name) for extent in unpack_extents(record.extents)]
+    return record.size, record.target, record.rdev, extents
 
 
 def _owner(record: InodeRecord) -> tuple[int, int, int]:
     return record.mode, record.uid, record.gid
-
-
-def _is_directory(entry: EntryRecord) -> bool:
-    return stat.S_ISDIR(entry.kind)
 
 
 def _text(path: bytes) -> str:

@@ -265,10 +265,10 @@ def test_diff_tells_what_happened_to_each_path(volume: Volume, data: str, tree: 
     """Added, removed and modified paths, in full or counted, in either direction."""
     _put(volume, tmp_path, f"{data}:/readme.txt", "changed")
     _put(volume, tmp_path, f"{data}:/data/new.txt", "new")
-    assert {"A data/new.txt", "T readme.txt"} == set(volume("diff", f"{data}@v1", "@head").lines)
-    assert {"D data/new.txt", "T readme.txt"} == set(volume("diff", data, "@v1").lines)
+    assert {"A data/new.txt", "M readme.txt"} == set(volume("diff", f"{data}@v1", "@head").lines)
+    assert {"D data/new.txt", "M readme.txt"} == set(volume("diff", data, "@v1").lines)
     counts = volume("diff", "--stat", "--json", f"{data}@v1", data).json
-    assert (1, 0, 1) == (counts["added"], counts["removed"], counts["replaced"])
+    assert (1, 0, 1) == (counts["added"], counts["removed"], counts["content"])
     assert ["no difference"] == volume("diff", "--stat", data, data).lines
 
 

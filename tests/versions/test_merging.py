@@ -341,6 +341,39 @@ def test_differences_by_path(root: Root) -> None:
     } == changes
 
 
+def test_differences_are_of_what_stands_at_a_path(root: Root) -> None:
+    """What is written beside its place and renamed over it differs by what it holds, as editors and git save files."""
+    anew = {"edited": b"1", "grown": b"1", "same": b"1", "moved over": b"1"}
+    old = commit(root, "ours", {**anew, "origin": b"22", "directory/kept": b"1", "directory/lost": b"1", "link": b"1"})
+    with Session.write(root, "ours") as session:
+        files = session.files
+        for name, content in (("edited", b"2"), ("grown", b"123"), ("same", b"1")):
+            apply(files, {"draft": content})
+            files.rename(1, b"draft", 1, name.encode(), ROOT)
+        files.rename(1, b"origin", 1, b"moved over", ROOT)
+        apply(files, {"directory/kept": None, "directory/lost": None})
+        files.rmdir(1, b"directory", ROOT)
+        apply(files, {"directory/kept": b"2"})
+        files.unlink(1, b"link", ROOT)
+        files.symlink(1, b"link", b"edited", ROOT)
+        new = session.commit()
+    with Session.read(root, old.name) as before, Session.read(root, new.name) as after:
+        sides = before.files.snapshot, after.files.snapshot
+        forwards = {change.path: change.kind for change in path_changes(*sides)}
+        backwards = {change.path: change.kind for change in path_changes(*reversed(sides))}
+
+    same = {
+        "directory/kept": ChangeKind.CONTENT,
+        "edited": ChangeKind.CONTENT,
+        "grown": ChangeKind.CONTENT,
+        "link": ChangeKind.REPLACED,
+        "moved over": ChangeKind.CONTENT,
+        "same": ChangeKind.ATTRIBUTES,
+    }
+    assert {**same, "directory/lost": ChangeKind.REMOVED, "origin": ChangeKind.REMOVED} == forwards
+    assert {**same, "directory/lost": ChangeKind.ADDED, "origin": ChangeKind.ADDED} == backwards
+
+
 def test_differences_look_through_each_directory_once(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths of changed files are found by one look into each directory above them, however many changed there."""
     paths = [f"top/{number}/deep/{name}" for number in range(5) for name in "xyz"]
