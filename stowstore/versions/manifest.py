@@ -82,9 +82,13 @@ class Manifest:
     metadata_store_type: str | None = None
     produced_by: Any = None
     parent_produced_by: Any = None
+    #: The text it was read from, which may say more than this release knows; one that is evolved has none.
+    _text: bytes | None = field(init=False, default=None, eq=False, repr=False)
 
     def encode(self) -> bytes:
-        """The canonical JSON text, whose SHA-256 is the digest."""
+        """The JSON text, whose SHA-256 is the digest: the one it was read from, or else the canonical one."""
+        if self._text is not None:
+            return self._text
         data = {
             "format": MANIFEST_FORMAT,
             "volume": self.volume,
@@ -131,9 +135,11 @@ class Manifest:
                     f"the version has format {form}, this release reads up to {MANIFEST_FORMAT}",
                     hint="use a newer release of stowstore",
                 )
-            return cls._from_data(data)
+            made = cls._from_data(data)
         except (ValueError, KeyError, TypeError, RecursionError, CorruptNode) as error:
             raise CorruptManifest(f"a manifest cannot be read: {error}") from error
+        object.__setattr__(made, "_text", bytes(raw))
+        return made
 
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Manifest:

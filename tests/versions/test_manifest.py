@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,3 +90,14 @@ def test_ulids_ascend_and_tell_their_time() -> None:
     assert all(map(is_ulid, made))
     assert abs(ulid_seconds(made[0]) - MANIFEST.created.timestamp()) < 3600
     assert not is_ulid("../../../../etc/passwd0000")
+
+
+def test_what_a_later_release_adds_stays_part_of_the_name() -> None:
+    """A manifest with keys that are not known here is named by the text it was read from; a changed one by its own."""
+    raw = MANIFEST.encode().replace(b'"format":1', b'"format":1,"hint":"of a later release"')
+    found = Manifest.decode(raw)
+
+    assert MANIFEST == found
+    assert raw == found.encode()
+    assert digest_of(raw) == found.name.digest == pickle.loads(pickle.dumps(found)).name.digest
+    assert evolve(MANIFEST, message="other").name == evolve(found, message="other").name
