@@ -14,6 +14,7 @@ from datastore.errors import ErrorCode, StoreError
 from stowstore.cli.lazy import LazyGroup, Verb
 from stowstore.cli.opening import Opener, kind_options
 from stowstore.versions.errors import LeaseLost, MergeConflict, VolumeError
+from stowstore.wording import printable
 
 __all__ = ["ExitCode", "main"]
 
@@ -192,11 +193,20 @@ def _status(error: StoreError) -> int:
     return ExitCode.ERROR if found is None else found
 
 
+def _wants_json() -> bool:
+    """Whether answers are for a program; behind ``--`` stand the words of a job's own command."""
+    ours = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+    return "--json" in ours
+
+
 def _show(error: StoreError) -> None:
-    if "--json" in sys.argv:
-        shown = {"error": error.message, "code": error.code.value, "hint": error.hint, "reference": error.reference}
+    if _wants_json():
+        shown: dict[str, object] = {"error": error.message, "code": error.code.value}
+        shown |= {"hint": error.hint, "reference": error.reference}
         if reason := getattr(error, "reason", None):
             shown["reason"] = reason
+        if isinstance(error, MergeConflict):
+            shown["conflicts"] = [printable(path) for path in error.paths]
         click.echo(json.dumps(shown), err=True)
     else:
         click.echo(f"stowstore: {error}", err=True)
@@ -207,7 +217,7 @@ def _show_plain(error: OSError | ValueError | TypeError) -> None:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    if "--json" in sys.argv:
+    if _wants_json():
         code = ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorCode.GENERIC
         click.echo(json.dumps({"error": text, "code": code.value, "hint": None, "reference": None}), err=True)
     else:

@@ -228,6 +228,15 @@ def test_bench_measures_and_cleans_up(stow: Run) -> None:
     assert "" == stow("ls", "-r").stdout
 
 
+def test_words_behind_two_dashes_are_no_options(stow: Run) -> None:
+    """A --json that is somebody else's does not make an error JSON."""
+    answers = [stow("cat", "--", "--json"), stow("run", "--volume=missing", "--", "tool", "--json")]
+
+    assert [3, 125] == [answer.returncode for answer in answers]
+    for answer in answers:
+        assert not answer.stderr.startswith("{")
+
+
 def _plant(directory: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         path = directory / name

@@ -297,6 +297,7 @@ def test_conflicts_are_told_and_decided(
 
     refused = volume("merge", data, "experiment")
     assert (4, True) == (refused.status, "readme.txt" in refused.err)
+    assert ["readme.txt"] == json.loads(volume("merge", data, "experiment", "--json").err)["conflicts"]
     assert "ours" == volume("cat", f"{data}:/readme.txt").out
     assert ["readme.txt"] == volume("merge", data, "experiment", "--conflicts", policy, "--json").json["conflicts"]
     assert kept == volume("cat", f"{data}:/readme.txt").out
