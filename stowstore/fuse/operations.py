@@ -41,6 +41,7 @@ _CONGESTED: Final = 96
 
 _OPEN_KILL_SUIDGID: Final = 1
 _OPEN_TO_EXECUTE: Final = 0x20  # FMODE_EXEC, include/linux/fs.h
+_WRITE_CACHE: Final = int(WriteFlag.CACHE)
 _WRITE_KILL_SUIDGID: Final = int(WriteFlag.KILL_SUIDGID)
 
 # Plain numbers: asking a flag of an enumeration costs more than the rest of a small request.
@@ -321,14 +322,22 @@ class Operations:
         return self._read(content.fetch(plan))
 
     def write(self, node: int, body: Body, uid: int, gid: int) -> Payload:
-        handle, offset, size, how, _, _, _ = wire.READ_WRITE.unpack_from(body)
+        handle, offset, size, how, _, flags, _ = wire.READ_WRITE.unpack_from(body)
         payload = body[wire.READ_WRITE.size :]
         if len(payload) != size:
             raise posix_error(EINVAL, f"a write of {size} bytes came with {len(payload)}")
         caller = self._toucher(uid, gid) if how & _WRITE_KILL_SUIDGID else ROOT
-        self._owner(handle).write(handle, offset, payload, caller)
-        self.written_bytes += size
-        return wire.WRITE_OUT.pack(size, 0)
+        files = self._owner(handle)
+        if flags & os.O_DIRECT:
+            # The kernel sends the parts of such a write side by side, and makes EIO of one that is cut short.
+            written = files.write(handle, offset, payload, caller)
+        else:
+            written = files.write_fitting(handle, offset, payload, caller)
+            if written < size and how & _WRITE_CACHE:
+                # Of cached pages the kernel looks for an error only, and tells it to whoever syncs or closes.
+                written += files.write(handle, offset + written, payload[written:], caller)
+        self.written_bytes += written
+        return wire.WRITE_OUT.pack(written, 0)
 
     def fallocate(self, node: int, body: Body, uid: int, gid: int) -> Payload:
         handle, offset, length, mode, _ = wire.FALLOCATE.unpack_from(body)

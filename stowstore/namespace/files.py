@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from bisect import bisect_left
 from enum import IntFlag
 from typing import Any, Final
 
@@ -103,7 +104,8 @@ class FileOperations(RenameOperations):
         """Writes at an offset, or at the end with ``O_APPEND``; all or nothing.
 
         Raises:
-            OSError: ENOSPC before anything is taken, where the volume or the staging area is full.
+            OSError: before anything is taken; ENOSPC where the volume or the staging area has no room for all of it,
+                EFBIG where a file cannot be that large.
         """
         opened = self._writable_file(handle)
         length = len(data)
@@ -138,6 +140,24 @@ class FileOperations(RenameOperations):
             if staged is not None:
                 self.content.discard(staged)
         return length
+
+    def write_fitting(self, handle: int, offset: int, data: bytes | bytearray | memoryview, caller: Caller) -> int:
+        """Writes as much of the data as there is room for, as write(2) does; how many bytes that were.
+
+        Raises:
+            OSError: ENOSPC or EFBIG, where there is room for nothing, or the staging area has none for what fits.
+        """
+        while True:
+            try:
+                return self.write(handle, offset, data, caller)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EFBIG):
+                    raise
+                room = self._room_for(handle, offset, len(data))
+                if not 0 < room < len(data):
+                    raise
+                # Another may take the room before this does: then less is tried.
+                data = data[:room]
 
     def fallocate(self, handle: int, mode: int, offset: int, length: int, caller: Caller) -> None:
         """Changes the space of a range: allocates it, makes it a hole, or zeros.
@@ -275,6 +295,19 @@ class FileOperations(RenameOperations):
             added = length - self._extents(node).covered(offset, length)
             if not usage.has_room_for(added):
                 raise usage.full()
+
+    def _room_for(self, handle: int, offset: int, length: int) -> int:
+        """How much of a range can be written, from its beginning on; its extents are loaded."""
+        opened = self._writable_file(handle)
+        node = opened.node
+        usage = self._usage
+        if usage.limit_bytes:
+            self._await_forgotten(min(length, usage.limit_bytes - usage.used_bytes))
+        with self._lock:
+            start = node.size if opened.append else offset
+            covered = self._extents(node).covered
+            sizes = range(1, min(length, MAX_SIZE - start) + 1)
+            return bisect_left(sizes, True, key=lambda size: not usage.has_room_for(size - covered(start, size)))
 
     def _await_forgotten(self, length: int) -> None:
         """Gives a kernel time to let go of files that were removed a moment ago, where they are what is in the way.

@@ -109,9 +109,17 @@ class Files:
             return file.read()
 
     def write_bytes(self, path: PathLike, data: bytes | bytearray | memoryview) -> int:
-        """Makes or replaces the content of a file; how many bytes that were."""
+        """Makes or replaces the content of a file; how many bytes that were.
+
+        Raises:
+            OSError: ENOSPC where the volume has no room for all of it; what fitted is there.
+        """
         with self.open(path, "wb", 0) as file:
-            return file.write(data) if len(data) else 0
+            written = file.write(data) if len(data) else 0
+            while written < memoryview(data).nbytes:
+                # There was no room for the rest, which is said when it comes alone.
+                written += file.write(memoryview(data).cast("B")[written:])
+            return written
 
     def read_text(self, path: PathLike, encoding: str = "utf-8", errors: str | None = None) -> str:
         """The content of a file of text."""

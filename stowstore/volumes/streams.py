@@ -109,7 +109,7 @@ class RawFile(io.RawIOBase):
         # The namespace keeps what it is given; the caller may use its buffer again.
         taken = data if isinstance(data, bytes) else bytes(memoryview(data).cast("B"))
         files = self._files()
-        written = files.write(self._handle, self._position, taken, self._caller)
+        written = files.write_fitting(self._handle, self._position, taken, self._caller)
         self._position = self._size() if self._flags & os.O_APPEND else self._position + written
         return written
 

@@ -31,12 +31,14 @@ from stowstore.fuse.wire import (
     READ_WRITE,
     RELEASE,
     SETATTR,
+    WRITE_OUT,
     XATTR_SIZE,
     InitFlag,
     InitFlag2,
     Opcode,
     OpenFlag,
     SetattrValid,
+    WriteFlag,
 )
 from stowstore.namespace.permissions import ROOT
 from tests.fuse.kernel import Kernel
@@ -68,8 +70,8 @@ def _create(kernel: Kernel, name: bytes, flags: int = os.O_RDWR) -> tuple[int, i
     return ino, handle
 
 
-def _transfer(handle: int, offset: int, size: int, data: bytes = b"") -> bytes:
-    return READ_WRITE.pack(handle, offset, size, 0, 0, 0, 0) + data
+def _transfer(handle: int, offset: int, size: int, data: bytes = b"", how: int = 0) -> bytes:
+    return READ_WRITE.pack(handle, offset, size, how, 0, 0, 0) + data
 
 
 def test_only_what_the_kernel_offers_is_agreed_on(session: Session) -> None:
@@ -97,6 +99,20 @@ def test_what_is_written_is_read(kernel: Kernel) -> None:
     shown = _SHOWN.unpack_from(kernel.ask(Opcode.SETATTR, ino, sized), 16)
     assert (2, stat.S_IFREG | 0o600) == (shown[1], shown[9])
     kernel.ask(Opcode.RELEASE, ino, RELEASE.pack(handle, 0, 0, 0))
+
+
+def test_a_write_says_what_fitted_and_cached_pages_fail(session: Session, kernel: Kernel) -> None:
+    """A program is told how much was written; of cached pages the kernel asks only whether all were."""
+    session.files.set_limits(limit_bytes=10_000)
+    ino, handle = _create(kernel, b"f")
+    data = os.urandom(8_000)
+    for how, expected in ((0, (0, WRITE_OUT.pack(2_000, 0))), (WriteFlag.CACHE, (errno.ENOSPC, b""))):
+        kernel.ask(Opcode.SETATTR, ino, SETATTR.pack(SetattrValid.SIZE, 0, 0, 0, *[0] * 7, 0, 0, 0, 0, 0))
+        kernel.ask(Opcode.WRITE, ino, _transfer(handle, 0, 8_000, data, how))
+        assert expected == kernel.answer(Opcode.WRITE, ino, _transfer(handle, 8_000, 8_000, data, how))
+        assert data + data[:2_000] == kernel.ask(Opcode.READ, ino, _transfer(handle, 0, 65_536))
+        full = kernel.answer(Opcode.WRITE, ino, _transfer(handle, 10_000, 1, b"x", how))
+        assert (errno.ENOSPC, b"") == full
 
 
 def test_file_capabilities_are_asked_for_and_answered(session: Session, kernel: Kernel) -> None:

@@ -95,3 +95,95 @@ def test_a_full_staging_area_is_told_and_loses_nothing(session: Session) -> None
     no_space(lambda: files.write(handle, 0, b"after", ROOT))
     assert before == files.getattr(ino)
     assert b"before" == get(files, b"f")
+
+
+_END = (1 << 63) - 1
+
+
+@pytest.mark.parametrize(
+    ("held", "offset", "length", "flags", "expected"),
+    [
+        pytest.param([(0, 4_000)], 4_000, 6_000, 0, 6_000, id="all fits, to the byte"),
+        pytest.param([(0, 4_000)], 4_000, 6_001, 0, 6_000, id="one byte too many"),
+        pytest.param([], 0, 50_000, 0, 10_000, id="more than there can be"),
+        pytest.param([(0, 10_000)], 10_000, 1, 0, errno.ENOSPC, id="full"),
+        pytest.param([(0, 10_000)], 0, 10_000, 0, 10_000, id="overwriting costs nothing"),
+        pytest.param([(0, 10_000)], 5_000, 9_000, 0, 5_000, id="overwriting to the end of what is there"),
+        pytest.param([(0, 9_000)], 5_000, 9_000, 0, 5_000, id="overwriting and some more"),
+        pytest.param([(1_000, 1_000), (5_000, 7_000)], 0, 4_000, 0, 3_000, id="the holes count"),
+        pytest.param([(1_000, 1_000), (5_000, 7_500)], 0, 9_000, 0, 2_500, id="up to within a hole"),
+        pytest.param([(1_000, 1_000), (5_000, 4_000)], 0, 20_000, 0, 10_000, id="behind the last of them"),
+        pytest.param([(20_000, 10_000)], 0, 5_000, 0, errno.ENOSPC, id="full, and before it a hole"),
+        pytest.param([(0, 9_000)], 0, 3_000, os.O_APPEND, 1_000, id="appended"),
+        pytest.param([(0, 10_000)], 0, 3_000, os.O_APPEND, errno.ENOSPC, id="appended to a full one"),
+        pytest.param([], _END - 3, 10, 0, 3, id="the largest file"),
+        pytest.param([(0, 9_998)], _END - 3, 10, 0, 2, id="the largest file, and no room for it"),
+        pytest.param([], _END, 10, 0, errno.EFBIG, id="behind the largest file"),
+        pytest.param([], _END + 5, 10, 0, errno.EFBIG, id="far behind the largest file"),
+    ],
+)
+def test_what_fits_is_written(
+    session: Session, held: list[tuple[int, int]], offset: int, length: int, flags: int, expected: int
+) -> None:
+    """Up to the last byte of room; the next write then has none, and writing all or nothing has written nothing."""
+    files = session.files
+    made = files.create(1, b"f", 0o644, os.O_RDWR, ROOT)[0]
+    plain = files.open(made.ino, os.O_RDWR, ROOT)
+    for start, size in held:
+        files.write(plain, start, b"h" * size, ROOT)
+    files.set_limits(limit_bytes=10_000)
+    handle = files.open(made.ino, os.O_RDWR | flags, ROOT)
+    at = files.getattr(made.ino).size if flags & os.O_APPEND else offset
+    data = os.urandom(length)
+    before = files.getattr(made.ino)
+    if expected != length:
+        assert _outcome(lambda: files.write(handle, offset, data, ROOT)) in (errno.ENOSPC, errno.EFBIG)
+        assert before == files.getattr(made.ino)
+    assert expected == _outcome(lambda: files.write_fitting(handle, offset, data, ROOT))
+    if expected in (errno.ENOSPC, errno.EFBIG):
+        assert before == files.getattr(made.ino)
+        return
+    assert data[:expected] == files.read(plain, at, expected)
+    assert max(before.size, at + expected) == files.getattr(made.ino).size
+    assert files._usage.used_bytes <= 10_000
+    if expected < length:
+        rest = data[expected:]
+        assert _outcome(lambda: files.write_fitting(handle, at + expected, rest, ROOT)) in (errno.ENOSPC, errno.EFBIG)
+
+
+def _outcome(write: Callable[[], int]) -> int | None:
+    """How much was written, or the number of the error."""
+    try:
+        return write()
+    except OSError as error:
+        return error.errno
+
+
+def test_a_full_staging_area_takes_no_part_of_a_write(session: Session) -> None:
+    """What does not fit there fits into no volume, however much room that has."""
+    files = session.files
+    files.set_limits(limit_bytes=10_000)
+    ino = put(files, b"f", b"before")
+    session.content.fail_stage = OSError(errno.ENOSPC, "No space left on device")
+    handle = files.open(ino, os.O_RDWR, ROOT)
+    no_space(lambda: files.write_fitting(handle, 0, b"after", ROOT))
+    assert b"before" == get(files, b"f")
+
+
+def test_room_that_another_takes_meanwhile_is_gone(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between finding out what fits and writing it somebody else may write: what is left then is written."""
+    files = session.files
+    files.set_limits(limit_bytes=10_000)
+    handle = files.create(1, b"f", 0o644, os.O_RDWR, ROOT)[1]
+    other = files.create(1, b"g", 0o644, os.O_RDWR, ROOT)[1]
+    look = files._room_for
+
+    def look_and_lose(*asked: Any) -> int:
+        found = look(*asked)
+        monkeypatch.undo()
+        files.write(other, 0, b"o" * 4_000, ROOT)
+        return found
+
+    monkeypatch.setattr(files, "_room_for", look_and_lose)
+    assert 6_000 == files.write_fitting(handle, 0, b"x" * 20_000, ROOT)
+    no_space(lambda: files.write_fitting(handle, 6_000, b"x", ROOT))

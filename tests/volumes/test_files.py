@@ -324,7 +324,7 @@ class TestAttributes:
         assert errno.ENODATA == caught.value.errno
 
     def test_limits(self, files: Files) -> None:
-        """A full volume says so before anything is taken."""
+        """A full volume says so."""
         files.set_limits(limit_bytes=10_000, limit_inodes=3)
         files.write_bytes("a", os.urandom(9000))
         with pytest.raises(OSError, match="No space") as caught:
@@ -334,6 +334,42 @@ class TestAttributes:
         with pytest.raises(OSError, match="No space"):
             files.mkdir("c")
         assert 0 == files.statfs().files_free
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    @pytest.mark.parametrize(
+        ("mode", "buffering"), [("wb", -1), ("wb", 100), ("r+b", -1), ("r+b", 30_000), ("ab", -1), ("whole", 0)]
+    )
+    def test_what_does_not_fit_is_an_error(self, files: Files, mode: str, buffering: int, kind: type) -> None:
+        """Files that are written whole or through a buffer take what fits and raise, as on a full disk."""
+        files.set_limits(limit_bytes=10_000)
+        files.write_bytes("f", b"")
+        data = os.urandom(25_000)
+
+        def write() -> None:
+            if mode == "whole":
+                files.write_bytes("f", kind(data))
+                return
+            with files.open("f", mode, buffering) as file:
+                file.write(kind(data))
+
+        with pytest.raises(OSError, match="No space") as caught:
+            write()
+        assert errno.ENOSPC == caught.value.errno
+        assert data[:10_000] == files.read_bytes("f")
+
+    def test_an_unbuffered_write_says_what_fitted(self, files: Files) -> None:
+        """The count is that of write(2), and so is the position afterwards; text raises."""
+        files.set_limits(limit_bytes=10_000)
+        with files.open("f", "wb", 0) as file:
+            assert (10_000, 10_000) == (file.write(b"x" * 25_000), file.tell())
+            with pytest.raises(OSError, match="No space"):
+                file.write(b"y")
+            assert 10_000 == file.tell()
+        with files.open("f", "ab", 0) as file, pytest.raises(OSError, match="No space"):
+            file.write(b"y")
+        with pytest.raises(OSError, match="No space"):
+            files.write_text("f", "x" * 25_000)
+        assert 10_000 == files.stat("f").st_size
 
 
 class TestNames:
