@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import errno
 import io
 import os
 import subprocess
@@ -20,6 +19,7 @@ from stowstore.transfer.xattrs import xattrs_of
 from stowstore.versions.address import open_root_store
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session
+from tests.transfer.trees import attributes, require_attributes
 
 #: Values that are text, empty, binary, no UTF-8, or look like a part of a tar header; a name with signs of its own.
 VALUES = {
@@ -50,14 +50,10 @@ def tree(tmp_path: Path) -> Path:
     (tree / "plain").touch()
     os.link(tree / "large", tree / "second name")
     os.symlink("below", tree / "link")
-    try:
-        for name in ("below", "below/small", "large", "read-only"):
-            for attribute, value in VALUES.items():
-                os.setxattr(tree / name, attribute, value)
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP or os.environ.get("CI"):
-            raise
-        pytest.skip("the temporary directory's file system keeps no extended attributes")
+    require_attributes(tree)
+    for name in ("below", "below/small", "large", "read-only"):
+        for attribute, value in VALUES.items():
+            os.setxattr(tree / name, attribute, value)
     if os.geteuid() == 0:
         os.setxattr(tree / "link", "trusted.of-a-link", b"\0\xff", follow_symlinks=False)
         os.setxattr(tree / "below" / "small", "trusted.kept", b"\xff")
@@ -74,7 +70,7 @@ def test_attributes_survive_import_commit_and_export(session: Session, tree: Pat
 
     assert not imported.skipped
     assert not exported.skipped
-    assert _attributes(tree) == _attributes(tmp_path / "out")
+    assert attributes(tree) == attributes(tmp_path / "out")
 
 
 def test_attributes_survive_gnu_tar_both_ways(session: Session, tree: Path, tmp_path: Path) -> None:
@@ -90,7 +86,7 @@ def test_attributes_survive_gnu_tar_both_ways(session: Session, tree: Path, tmp_
 
     assert not report.skipped
     assert not unpacked.stderr
-    assert _attributes(tree) == _attributes(tmp_path / "out")
+    assert attributes(tree) == attributes(tmp_path / "out")
 
 
 def test_an_import_notices_attributes_alone(session: Session, tree: Path) -> None:
@@ -166,13 +162,3 @@ def _import_member(session: Session, size: int, headers: dict[str, str]) -> list
         info.size, info.pax_headers = size, headers
         archive.addfile(info, io.BytesIO(bytes(size)))
     return import_tar(session.files, io.BytesIO(out.getvalue())).skipped
-
-
-def _attributes(directory: Path) -> dict[str, dict[bytes, bytes]]:
-    return {
-        os.path.relpath(path, directory): {
-            os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
-            for name in os.listxattr(path, follow_symlinks=False)
-        }
-        for path in directory.rglob("*")
-    }
