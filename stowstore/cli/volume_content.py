@@ -31,6 +31,7 @@ from stowstore.transfer import (
 )
 from stowstore.transfer.import_notes import ImportNotes
 from stowstore.transfer.paths import attributes_or_none, find, make_directories, parts_of
+from stowstore.transfer.xattrs import SourceXattrs, give_xattrs, update_xattrs, xattrs_of
 from stowstore.versions.errors import RootInUse
 from stowstore.versions.root import RootFormat
 from stowstore.versions.session import CommitOptions, Session
@@ -308,6 +309,7 @@ def _download(files: FileSystem, path: str, target: Path) -> TransferReport:
             out.write(piece)
             report.bytes += len(piece)
         out.flush()
+        give_xattrs(os.fsencode(target), xattrs_of(files, found.ino), report, descriptor=out.fileno())
         os.fchmod(out.fileno(), stat.S_IMODE(found.mode) & 0o777)
         os.utime(out.fileno(), ns=(found.atime_ns, found.mtime_ns))
     report.files = 1
@@ -315,7 +317,7 @@ def _download(files: FileSystem, path: str, target: Path) -> TransferReport:
 
 
 def _upload(files: FileSystem, origin: Path, path: str) -> TransferReport:
-    """One file of the local disk into the volume, with its mode, owner and time."""
+    """One file of the local disk into the volume, with its mode, owner, time and extended attributes."""
     names = parts_of(path)
     below = b"/".join(names)
     known = _known(files, names)
@@ -327,9 +329,12 @@ def _upload(files: FileSystem, origin: Path, path: str) -> TransferReport:
     report = TransferReport()
     with origin.open("rb") as content:
         status = os.fstat(content.fileno())
-        if attributes_or_none(files, parent, name) is not None:
+        there = attributes_or_none(files, parent, name)
+        if there is not None and not stat.S_ISREG(there.mode):
             files.unlink(parent, name, ROOT)
-        created, handle = files.create(parent, name, stat.S_IMODE(status.st_mode), os.O_WRONLY, ROOT)
+        # Another name of a file that is there stays a name of the same file.
+        flags = os.O_WRONLY | os.O_TRUNC
+        created, handle = files.create(parent, name, stat.S_IMODE(status.st_mode), flags, ROOT)
         try:
             while piece := content.read(_PIECE):
                 files.write(handle, report.bytes, piece, ROOT)
@@ -340,6 +345,7 @@ def _upload(files: FileSystem, origin: Path, path: str) -> TransferReport:
     files.setattr(created.ino, AttributeChanges(uid=status.st_uid, gid=status.st_gid), ROOT)
     mode = stat.S_IMODE(status.st_mode)
     files.setattr(created.ino, AttributeChanges(mode=mode, mtime=status.st_mtime_ns), ROOT)
+    update_xattrs(files, created.ino, SourceXattrs(report).read(os.path.realpath(origin), status) or {})
     report.files = 1
     return report
 

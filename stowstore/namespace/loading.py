@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from stowstore.chunks.block import BlockRef
@@ -27,7 +27,7 @@ class LoadedFile(NamedTuple):
     """A regular file to be made: permission bits, owner, times in nanoseconds, and its one block.
 
     A file of several has none, but ``extents``, ascending and none across a window of 4 MiB.  Without either its
-    ``size`` bytes are a hole.
+    ``size`` bytes are a hole.  Its extended attributes are such as `require_xattr` lets pass.
     """
 
     name: bytes
@@ -39,6 +39,7 @@ class LoadedFile(NamedTuple):
     size: int
     block: BlockRef | None
     extents: tuple[Extent, ...] = ()
+    xattrs: Mapping[bytes, bytes] = {}
 
 
 class LoadOperations(CommitOperations):
@@ -98,6 +99,8 @@ class LoadOperations(CommitOperations):
             node.allocated = allocated
             usage.used_bytes += allocated
         self._overlay.add(node)
+        for attribute, value in file.xattrs.items():
+            self._store_xattr(node, attribute, value)
         self._enter(directory, file.name, node, now)
         if replaced is not None:
             self._drop_link(replaced, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from typing import Final
 
 from stowstore.namespace.errors import posix_error
@@ -12,7 +13,7 @@ from stowstore.namespace.files import FileOperations
 from stowstore.namespace.inodes import Inode
 from stowstore.namespace.permissions import READ, WRITE, Caller
 
-__all__ = ["XattrOperations"]
+__all__ = ["XattrOperations", "require_xattr"]
 
 _NAME_BYTES: Final = 255
 _VALUE_BYTES: Final = 65536
@@ -71,8 +72,7 @@ class XattrOperations(FileOperations):
                 raise posix_error(errno.EEXIST)
             if flags & os.XATTR_REPLACE and name not in values:
                 raise posix_error(errno.ENODATA)
-            if name not in values and sum(map(len, values)) + len(values) + len(name) + 1 > _LIST_BYTES:
-                raise posix_error(errno.ENOSPC, "an inode keeps 64 KiB of attribute names")
+            _require_room(name, values)
             self._overlay.changed(node)
             self._store_xattr(node, name, bytes(value))
             node.ctime = self._now()
@@ -88,20 +88,8 @@ class XattrOperations(FileOperations):
             self._store_xattr(node, name, None)
             node.ctime = self._now()
 
-    @staticmethod
-    def _require_length(name: bytes) -> None:
-        if not 0 < len(name) <= _NAME_BYTES:
-            raise posix_error(errno.ERANGE)
-
-    @staticmethod
-    def _require_known(name: bytes) -> None:
-        if not name.startswith(_CLASSES):
-            raise posix_error(errno.EOPNOTSUPP, "names begin with user., trusted. or security.")
-        if name in _CLASSES or b"\0" in name:
-            raise posix_error(errno.EINVAL)
-
     def _require_readable(self, node: Inode, name: bytes, caller: Caller) -> None:
-        self._require_length(name)
+        _require_length(name)
         if name.startswith(_TRUSTED):
             if caller.uid:
                 raise posix_error(errno.ENODATA)
@@ -109,11 +97,11 @@ class XattrOperations(FileOperations):
             if name.startswith(_USER) and not (node.is_regular or node.is_directory):
                 raise posix_error(errno.ENODATA)
             self._require(node, caller, READ)
-        self._require_known(name)
+        _require_known(name)
 
     def _changeable(self, node: Inode, name: bytes, caller: Caller) -> dict[bytes, bytes]:
         """The attributes of an inode, one of which the caller may change."""
-        self._require_length(name)
+        _require_length(name)
         self._require_writable()
         if name.startswith(_TRUSTED):
             if caller.uid:
@@ -125,7 +113,39 @@ class XattrOperations(FileOperations):
                 if node.is_directory and node.mode & stat.S_ISVTX and caller.uid not in (0, node.uid):
                     raise posix_error(errno.EPERM)
             self._require(node, caller, WRITE)
-        self._require_known(name)
+        _require_known(name)
         if name.startswith(_SECURITY) and caller.uid:
             raise posix_error(errno.EPERM)
         return self._xattrs(node)
+
+
+def require_xattr(mode: int, name: bytes, value: bytes, others: Mapping[bytes, bytes]) -> None:
+    """Raises what the superuser gets who sets an attribute of an inode of a mode that has others.
+
+    Raises:
+        OSError: EOPNOTSUPP or EPERM for what such inodes do not have; ERANGE, EINVAL, E2BIG or ENOSPC out of bounds.
+    """
+    _require_length(name)
+    if name.startswith(_USER) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise posix_error(errno.EPERM)
+    _require_known(name)
+    if len(value) > _VALUE_BYTES:
+        raise posix_error(errno.E2BIG, "a value has at most 64 KiB")
+    _require_room(name, others)
+
+
+def _require_length(name: bytes) -> None:
+    if not 0 < len(name) <= _NAME_BYTES:
+        raise posix_error(errno.ERANGE, "a name has 1 to 255 bytes")
+
+
+def _require_known(name: bytes) -> None:
+    if not name.startswith(_CLASSES):
+        raise posix_error(errno.EOPNOTSUPP, "names begin with user., trusted. or security.")
+    if name in _CLASSES or b"\0" in name:
+        raise posix_error(errno.EINVAL, "a name goes on after its class, without a NUL")
+
+
+def _require_room(name: bytes, others: Mapping[bytes, bytes]) -> None:
+    if name not in others and sum(map(len, others)) + len(others) + len(name) + 1 > _LIST_BYTES:
+        raise posix_error(errno.ENOSPC, "an inode keeps 64 KiB of attribute names")

@@ -17,6 +17,8 @@ from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.paths import entries, find
 from stowstore.transfer.progress import Progress, TransferReport
+from stowstore.transfer.tar_members import TAR_ENCODING, XattrMember
+from stowstore.transfer.xattrs import Xattrs, give_xattrs, has_xattrs, xattrs_of
 
 __all__ = ["Exporter", "Item", "export_directory", "export_tar", "open_destination", "walk_files"]
 
@@ -40,10 +42,12 @@ def export_directory(
     parallel: int = 8,
     on_progress: Progress | None = None,
 ) -> TransferReport:
-    """Writes what lies below a path of a volume into a directory, made if missing, with modes, owners and times.
+    """Writes what lies below a path of a volume into a directory, made if missing, with modes, owners, times
+    and extended attributes.
 
     Files are made anew and never through symbolic links, so nothing in the volume, and nothing that lies in the
-    destination, can lead a write out of it; a file that is in the way is replaced.  Owners are set when root exports.
+    destination, can lead a write out of it; a file that is in the way is replaced.  Owners are set when root exports;
+    attributes that the destination's file system does not have, or root alone may set, are left out.
 
     Raises:
         OSError: the path is not in the volume, or the destination cannot be written; what was written stays.
@@ -80,9 +84,12 @@ def export_tar(
     """Writes what lies below a path of a volume as a tar stream (PAX), in directory order; the stream is not closed."""
     report = TransferReport()
     linked: dict[int, str] = {}
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:
+    attributed = _has_xattrs(files)
+    with tarfile.open(
+        fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, encoding=TAR_ENCODING, bufsize=1 << 20
+    ) as archive:
         for item in walk_files(files, find(files, source).ino):
-            _add_to_tar(files, archive, item, linked, report)
+            _add_to_tar(files, archive, item, linked, report, attributed)
             if on_progress is not None and (report.files + report.directories) % _TELL_EVERY == 0:
                 on_progress(report)
     if on_progress is not None:
@@ -139,6 +146,8 @@ class Exporter:
         self._lock = threading.Lock()
         self._first: dict[int, bytes] = {}
         self._links: list[tuple[bytes, bytes]] = []
+        #: A version that has no attributes at all is asked once.
+        self._has_xattrs = _has_xattrs(files)
 
     def make_directory(self, item: Item) -> None:
         path = self._path(item.path)
@@ -167,7 +176,7 @@ class Exporter:
             except PermissionError as error:
                 self._skip(item, error)
                 return
-        _restore(path, attributes)
+        self._restore(path, attributes)
         with self._lock:
             self._report.files += 1
             self._report.bytes += written
@@ -180,7 +189,7 @@ class Exporter:
             self._report.files += 1
 
     def finish_directory(self, item: Item) -> None:
-        _restore(self._path(item.path), item.attributes)
+        self._restore(self._path(item.path), item.attributes)
 
     def is_first(self, item: Item) -> bool:
         """Whether an item is the first name of its file; of further ones a note is taken."""
@@ -204,7 +213,9 @@ class Exporter:
             attributes.mtime_ns,
         )
         owned = os.geteuid() != 0 or (found.st_uid, found.st_gid) == (attributes.uid, attributes.gid)
-        return stat.S_ISREG(attributes.mode) and same and owned
+        if not (stat.S_ISREG(attributes.mode) and same and owned):
+            return False
+        return has_xattrs(self._path(item.path), self._xattrs(attributes))
 
     def _copy(self, attributes: Attributes, path: bytes) -> int:
         handle = self._files.open(attributes.ino, os.O_RDONLY, ROOT)
@@ -226,6 +237,19 @@ class Exporter:
             self._files.release(handle)
         return written
 
+    def _restore(self, path: bytes, attributes: Attributes) -> None:
+        """Owner, extended attributes, mode and times, in the order in which one does not undo another."""
+        if os.geteuid() == 0:
+            os.chown(path, attributes.uid, attributes.gid, follow_symlinks=False)
+        # Setting them needs the right to write, which the mode may take.
+        give_xattrs(path, self._xattrs(attributes), self._report)
+        if not stat.S_ISLNK(attributes.mode):
+            os.chmod(path, stat.S_IMODE(attributes.mode))
+        os.utime(path, ns=(attributes.atime_ns, attributes.mtime_ns), follow_symlinks=False)
+
+    def _xattrs(self, attributes: Attributes) -> Xattrs:
+        return xattrs_of(self._files, attributes.ino) if self._has_xattrs else {}
+
     def _skip(self, item: Item, error: OSError) -> None:
         with self._lock:
             self._report.skipped.append((os.fsdecode(item.path), error.strerror or str(error)))
@@ -241,13 +265,8 @@ def _remove(path: bytes) -> None:
         pass
 
 
-def _restore(path: bytes, attributes: Attributes) -> None:
-    """Owner, mode and times, in the order in which one does not undo another."""
-    if os.geteuid() == 0:
-        os.chown(path, attributes.uid, attributes.gid, follow_symlinks=False)
-    if not stat.S_ISLNK(attributes.mode):
-        os.chmod(path, stat.S_IMODE(attributes.mode))
-    os.utime(path, ns=(attributes.atime_ns, attributes.mtime_ns), follow_symlinks=False)
+def _has_xattrs(files: FileSystem) -> bool:
+    return not files.read_only or files.has_stored_xattrs
 
 
 def _stretches(files: FileSystem, handle: int, size: int) -> Iterator[tuple[int, int]]:
@@ -264,10 +283,17 @@ def _stretches(files: FileSystem, handle: int, size: int) -> Iterator[tuple[int,
 
 
 def _add_to_tar(
-    files: FileSystem, archive: tarfile.TarFile, item: Item, linked: dict[int, str], report: TransferReport
+    files: FileSystem,
+    archive: tarfile.TarFile,
+    item: Item,
+    linked: dict[int, str],
+    report: TransferReport,
+    attributed: bool,
 ) -> None:
     attributes = item.attributes
-    member = tarfile.TarInfo(os.fsdecode(item.path))
+    member = XattrMember(os.fsdecode(item.path))
+    if attributed:
+        member.xattrs = xattrs_of(files, attributes.ino)
     member.mode, member.uid, member.gid = stat.S_IMODE(attributes.mode), attributes.uid, attributes.gid
     member.mtime = attributes.mtime_ns // 1_000_000_000
     # PAX keeps what the classic header cannot: fractions of a second.
@@ -282,7 +308,7 @@ def _add_to_tar(
         return
     first = linked.setdefault(attributes.ino, member.name) if attributes.nlink > 1 else member.name
     if first != member.name:
-        member.type, member.linkname = tarfile.LNKTYPE, first
+        member.type, member.linkname, member.xattrs = tarfile.LNKTYPE, first, {}
         archive.addfile(member)
     elif stat.S_ISLNK(attributes.mode):
         member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(files.readlink(attributes.ino))

@@ -40,7 +40,7 @@ def export_spread(
 ) -> TransferReport:
     """Writes what lies below a path of a version with the workers of a cluster, as `export_directory` does without.
 
-    A file that is there already, of the same size, mode, owner and time, counts as unchanged.
+    A file that is there already, of the same size, mode, owner, time and extended attributes, counts as unchanged.
 
     Raises:
         ConfigError: workers do not see the directory.

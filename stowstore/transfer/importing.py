@@ -2,7 +2,8 @@
 
 Files are read by several threads ahead of the one that writes into the volume, in directory order, so that small
 files that lie together are packed together.  Small files become blocks without being staged, and get their names many
-at a time.  What has not changed since an earlier import (size and modification time) is left as it is.
+at a time.  What has not changed since an earlier import (size, modification time, mode, owner and extended attributes)
+is left as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.loading import FileLoader
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
+from stowstore.transfer.xattrs import SourceXattrs, Xattrs, update_xattrs
 
 __all__ = ["SMALL_BYTES", "Found", "Importer", "data_stretches", "import_directory", "walk_directory"]
 
@@ -48,10 +50,11 @@ class Found(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What a file is, and what is in a small one; or why neither can be read."""
+    """What a file is, its attributes, and what is in a small one; or why nothing can be read."""
 
     found: Found
     status: os.stat_result | None
+    xattrs: Xattrs | None
     content: bytes | None
     failure: OSError | None
 
@@ -64,7 +67,8 @@ def import_directory(
     parallel: int = 8,
     on_progress: Progress | None = None,
 ) -> TransferReport:
-    """Imports what lies in a directory: files, directories, links, fifos and devices, with modes, owners and times.
+    """Imports what lies in a directory: files, directories, links, fifos and devices, with modes, owners, times and
+    extended attributes.
 
     Symbolic links are imported as links, never followed; hard links stay hard links; holes stay holes.  A file that
     cannot be read is skipped and reported.  What is in the volume and not in the source stays.
@@ -79,12 +83,12 @@ def import_directory(
     report = TransferReport()
     importer = Importer(files, make_directories(files, target), report)
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-import") as pool:
-        for found, status, content, failure in _read_ahead(pool, walk_directory(root, report)):
+        for found, status, xattrs, content, failure in _read_ahead(pool, walk_directory(root, report), report):
             if status is None:
                 assert failure is not None
                 report.skipped.append((found.path, failure.strerror or str(failure)))
                 continue
-            importer.take(found, status, content)
+            importer.take(found, status, xattrs, content)
             if on_progress is not None and (report.files + report.unchanged) % _TELL_EVERY == 0:
                 on_progress(report)
     importer.finish()
@@ -113,18 +117,19 @@ def walk_directory(root: str, report: TransferReport) -> Iterator[Found]:
         waiting.extend(reversed(below))
 
 
-def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[Found]) -> Iterator[_Read]:
+def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[Found], report: TransferReport) -> Iterator[_Read]:
     """The files with the contents of small ones, read by threads a batch at a time, in order."""
+    source = SourceXattrs(report)
     waiting: deque[Future[list[_Read]]] = deque()
     while batch := list(islice(walk, _BATCH_FILES)):
-        waiting.append(pool.submit(_read_batch, batch))
+        waiting.append(pool.submit(_read_batch, batch, source))
         if len(waiting) >= _BATCHES_AHEAD:
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
 
 
-def _read_batch(batch: list[Found]) -> list[_Read]:
+def _read_batch(batch: list[Found], source: SourceXattrs) -> list[_Read]:
     """Reads what is small, until that is much; the rest is streamed by who takes it."""
     done: list[_Read] = []
     left = _BATCH_BYTES
@@ -135,10 +140,11 @@ def _read_batch(batch: list[Found]) -> list[_Read]:
             if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, left):
                 content = _content(found.path, status.st_size)
                 left -= len(content)
+            xattrs = source.read(found.path, status)
         except OSError as error:
-            done.append(_Read(found, None, None, error))
+            done.append(_Read(found, None, None, None, error))
         else:
-            done.append(_Read(found, status, content, None))
+            done.append(_Read(found, status, xattrs, content, None))
     return done
 
 
@@ -167,17 +173,17 @@ class Importer:
         self._directories: dict[tuple[bytes, ...], int] = {(): target}
         #: Directories this import has made: nothing in them can be known or in the way.
         self._made: set[int] = set()
-        self._later: list[tuple[int, os.stat_result]] = []
+        self._later: list[tuple[int, os.stat_result, Xattrs | None]] = []
         self._links: dict[tuple[int, int], int] = {}
 
-    def take(self, found: Found, status: os.stat_result, data: bytes | None) -> None:
-        """Brings something in, with the content of a small file."""
-        wanted = self.settle(found, status)
+    def take(self, found: Found, status: os.stat_result, xattrs: Xattrs | None, data: bytes | None) -> None:
+        """Brings something in, with the content of a small file; no attributes are not the same as unknown ones."""
+        wanted = self.settle(found, status, xattrs)
         if wanted is None:
             return
         parent, name, known = wanted
         if data is not None and len(data) <= BLOCK_BYTES and status.st_nlink == 1:
-            self._load(parent, name, status, data)
+            self._load(parent, name, status, xattrs, data)
             return
         if known is not None:
             self._files.unlink(parent, name, ROOT)
@@ -188,11 +194,13 @@ class Importer:
             ino = self._make(found.path, status, parent, name, data)
             if status.st_nlink > 1:
                 self._links[status.st_dev, status.st_ino] = ino
-            self._finish(ino, status)
+            self._finish(ino, status, xattrs)
         self.report.files += 1
 
-    def settle(self, found: Found, status: os.stat_result) -> tuple[int, bytes, Attributes | None] | None:
-        """Makes a directory, and sees what has not changed or cannot be taken.
+    def settle(
+        self, found: Found, status: os.stat_result, xattrs: Xattrs | None
+    ) -> tuple[int, bytes, Attributes | None] | None:
+        """Makes a directory, and sees what has not changed, but for its extended attributes, or cannot be taken.
 
         What is left has to be brought in: returned is where to, under which name, and what lies there now.
         """
@@ -200,14 +208,17 @@ class Importer:
         known = None if parent in self._made else attributes_or_none(self._files, parent, name)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
-            self._take_directory(found, status, parent, known)
+            self._take_directory(found, status, xattrs, parent, known)
             return None
         if kind == stat.S_IFSOCK:
             self.report.skipped.append((found.path, "a socket is of no use without its process"))
             return None
         if known is not None:
             if self._is_same(known, found.path, status):
-                self.report.unchanged += 1
+                if xattrs is not None and update_xattrs(self._files, known.ino, xattrs):
+                    self.report.files += 1
+                else:
+                    self.report.unchanged += 1
                 return None
             if stat.S_ISDIR(known.mode):
                 raise IsADirectoryError(errno.EISDIR, "a directory is in the way", found.path)
@@ -215,10 +226,12 @@ class Importer:
 
     def finish(self) -> None:
         self.loader.flush()
-        for ino, status in reversed(self._later):
-            self._finish(ino, status)
+        for ino, status, xattrs in reversed(self._later):
+            self._finish(ino, status, xattrs)
 
-    def _take_directory(self, found: Found, status: os.stat_result, parent: int, known: Attributes | None) -> None:
+    def _take_directory(
+        self, found: Found, status: os.stat_result, xattrs: Xattrs | None, parent: int, known: Attributes | None
+    ) -> None:
         if known is None:
             ino = self._files.mkdir(parent, found.names[-1], 0o700, ROOT).ino
             self._made.add(ino)
@@ -227,10 +240,10 @@ class Importer:
         else:
             raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
         self._directories[found.names] = ino
-        self._later.append((ino, status))
+        self._later.append((ino, status, xattrs))
         self.report.directories += 1
 
-    def _load(self, parent: int, name: bytes, status: os.stat_result, data: bytes) -> None:
+    def _load(self, parent: int, name: bytes, status: os.stat_result, xattrs: Xattrs | None, data: bytes) -> None:
         self.loader.add(
             parent,
             name,
@@ -240,6 +253,7 @@ class Importer:
             gid=status.st_gid,
             atime_ns=status.st_atime_ns,
             mtime_ns=status.st_mtime_ns,
+            xattrs=xattrs or {},
         )
         self.report.files += 1
         self.report.bytes += len(data)
@@ -285,17 +299,19 @@ class Importer:
         kept = (known.mode, known.uid, known.gid, known.rdev, known.mtime_ns)
         return kept == (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns)
 
-    def _finish(self, ino: int, status: os.stat_result) -> None:
+    def _finish(self, ino: int, status: os.stat_result, xattrs: Xattrs | None) -> None:
         """Gives it the attributes of its source; what has them already is no change."""
         known = self._files.getattr(ino)
         kept = (known.mode, known.uid, known.gid, known.mtime_ns)
-        if kept == (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns):
-            return
-        mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
-        owner = AttributeChanges(uid=status.st_uid, gid=status.st_gid)
-        self._files.setattr(ino, owner, ROOT)
-        changes = AttributeChanges(mode=mode, atime=status.st_atime_ns, mtime=status.st_mtime_ns)
-        self._files.setattr(ino, changes, ROOT)
+        if kept != (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns):
+            mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
+            owner = AttributeChanges(uid=status.st_uid, gid=status.st_gid)
+            self._files.setattr(ino, owner, ROOT)
+            changes = AttributeChanges(mode=mode, atime=status.st_atime_ns, mtime=status.st_mtime_ns)
+            self._files.setattr(ino, changes, ROOT)
+        # After the owner: a new one takes capabilities away.
+        if xattrs is not None:
+            update_xattrs(self._files, ino, xattrs)
 
 
 def _is_same(known: Attributes, status: os.stat_result) -> bool:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from blake3 import blake3
 
@@ -35,6 +35,7 @@ from stowstore.transfer.import_pieces import (
 from stowstore.transfer.importing import Found, Importer, walk_directory
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
+from stowstore.transfer.xattrs import SourceXattrs, Xattrs
 from stowstore.versions.places import RootPlace
 
 __all__ = ["import_spread"]
@@ -91,6 +92,7 @@ class _File(NamedTuple):
     parent: int
     name: bytes
     status: os.stat_result
+    xattrs: Xattrs
 
 
 class _Part(NamedTuple):
@@ -165,12 +167,12 @@ class _Spread:
     def _changed(self) -> Iterator[_File]:
         """The files whose content has to be brought in; what else there is, is in when this goes on."""
         with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="stow-import") as pool:
-            for found, status in _looked_at(pool, walk_directory(self._source, self.report)):
+            for found, status, xattrs in _looked_at(pool, walk_directory(self._source, self.report), self.report):
                 if isinstance(status, OSError):
                     self.report.skipped.append((found.path, status.strerror or str(status)))
                 elif not stat.S_ISREG(status.st_mode):
-                    self._importer.take(found, status, None)
-                elif wanted := self._importer.settle(found, status):
+                    self._importer.take(found, status, xattrs, None)
+                elif wanted := self._importer.settle(found, status, xattrs):
                     parent, name, _ = wanted
                     if status.st_nlink > 1:
                         place = (parent, name)
@@ -178,7 +180,7 @@ class _Spread:
                         if first != place:
                             self._links.append((first, parent, name))
                             continue
-                    yield _File(found.path, parent, name, status)
+                    yield _File(found.path, parent, name, status, xattrs or {})
 
     def _take_part(self, part: _Part, piece: StoredPiece) -> None:
         if part.total == 1:
@@ -211,30 +213,36 @@ class _Spread:
                 pieces[0].size if len(pieces) == 1 else status.st_size,
                 None,
                 tuple(extents),
+                file.xattrs,
             ),
         )
         self.report.files += 1
         self.report.bytes += sum(piece.read for piece in pieces)
 
 
-def _looked_at(pool: ThreadPoolExecutor, walk: Iterator[Found]) -> Iterator[tuple[Found, os.stat_result | OSError]]:
-    """What was found with what it is, looked at by threads a batch at a time, in order."""
-    waiting: deque[Future[list[tuple[Found, os.stat_result | OSError]]]] = deque()
+_Looked: TypeAlias = tuple[Found, os.stat_result | OSError, Xattrs | None]
+
+
+def _looked_at(pool: ThreadPoolExecutor, walk: Iterator[Found], report: TransferReport) -> Iterator[_Looked]:
+    """What was found with what it is and its attributes, looked at by threads a batch at a time, in order."""
+    source = SourceXattrs(report)
+    waiting: deque[Future[list[_Looked]]] = deque()
     while batch := list(islice(walk, _LOOK_BATCH)):
-        waiting.append(pool.submit(_look, batch))
+        waiting.append(pool.submit(_look, batch, source))
         if len(waiting) >= 2 * _LOOKERS:
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
 
 
-def _look(batch: list[Found]) -> list[tuple[Found, os.stat_result | OSError]]:
-    done: list[tuple[Found, os.stat_result | OSError]] = []
+def _look(batch: list[Found], source: SourceXattrs) -> list[_Looked]:
+    done: list[_Looked] = []
     for found in batch:
         try:
-            done.append((found, os.lstat(found.path)))
+            status = os.lstat(found.path)
+            done.append((found, status, source.read(found.path, status)))
         except OSError as error:
-            done.append((found, error))
+            done.append((found, error, None))
     return done
 
 

@@ -14,6 +14,8 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.loading import FileLoader
 from stowstore.transfer.paths import attributes_or_none, find, make_directories, parts_of
 from stowstore.transfer.progress import Progress, TransferReport
+from stowstore.transfer.tar_members import TAR_ENCODING, member_xattrs
+from stowstore.transfer.xattrs import Xattrs, accepted_xattrs
 
 __all__ = ["import_tar"]
 
@@ -39,7 +41,7 @@ def import_tar(
     report = TransferReport()
     make_directories(files, target)
     importer = _TarImporter(files, parts_of(target), report)
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+    with tarfile.open(fileobj=stream, mode="r|*", encoding=TAR_ENCODING) as archive:
         for member in archive:
             try:
                 names = parts_of(member.name)
@@ -118,7 +120,15 @@ class _TarImporter:
         data = source.read()
         mtime = int(member.mtime * 1_000_000_000)
         self._loader.add(
-            parent, name, data, mode=member.mode, uid=member.uid, gid=member.gid, atime_ns=mtime, mtime_ns=mtime
+            parent,
+            name,
+            data,
+            mode=member.mode,
+            uid=member.uid,
+            gid=member.gid,
+            atime_ns=mtime,
+            mtime_ns=mtime,
+            xattrs=self._xattrs(member, stat.S_IFREG),
         )
         self._report.files += 1
         self._report.bytes += len(data)
@@ -175,8 +185,14 @@ class _TarImporter:
 
     def _attributes(self, ino: int, member: tarfile.TarInfo) -> None:
         self._files.setattr(ino, AttributeChanges(uid=member.uid, gid=member.gid), ROOT)
+        for name, value in self._xattrs(member, self._files.getattr(ino).mode).items():
+            self._files.setxattr(ino, name, value, ROOT)
         mode = None if member.issym() else member.mode & 0o7777
         self._files.setattr(ino, AttributeChanges(mode=mode, mtime=int(member.mtime * 1_000_000_000)), ROOT)
+
+    def _xattrs(self, member: tarfile.TarInfo, mode: int) -> Xattrs:
+        found = member_xattrs(member, self._report)
+        return accepted_xattrs(member.name, mode, found, self._report) if found else found
 
 
 def _not_zeros(piece: bytes) -> Iterator[tuple[int, int]]:

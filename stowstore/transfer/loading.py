@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -29,7 +30,17 @@ class FileLoader:
         self._bytes = 0
 
     def add(
-        self, parent: int, name: bytes, data: bytes, *, mode: int, uid: int, gid: int, atime_ns: int, mtime_ns: int
+        self,
+        parent: int,
+        name: bytes,
+        data: bytes,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        atime_ns: int,
+        mtime_ns: int,
+        xattrs: Mapping[bytes, bytes],
     ) -> None:
         """Takes a file of at most a block.
 
@@ -43,7 +54,7 @@ class FileLoader:
         # What is all zeros is a hole, as it is for every other writer.
         pending = self._writer.add(data) if size and (data[0] or data[-1] or data != bytes(size)) else None
         self._waiting.append(
-            _Waiting(parent, pending, LoadedFile(name, mode, uid, gid, atime_ns, mtime_ns, size, None))
+            _Waiting(parent, pending, LoadedFile(name, mode, uid, gid, atime_ns, mtime_ns, size, None, (), xattrs))
         )
         self._bytes += size
         if len(self._waiting) >= _MOST_FILES or self._bytes >= _MOST_BYTES:

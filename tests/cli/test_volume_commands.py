@@ -29,6 +29,7 @@ from stowstore.versions.address import open_root, open_root_store
 from stowstore.versions.root import Root
 from stowstore.versions.session import Session, SessionOptions
 from tests.servers import Server
+from tests.transfer.trees import require_attributes
 
 
 @frozen
@@ -159,11 +160,13 @@ def test_tar_streams_go_in_and_out(volume: Volume, data: str) -> None:
         assert ["tar", "tar/a", "tar/a/b.txt"] == tar.getnames()
 
 
-def test_cp_keeps_content_mode_and_time_both_ways(volume: Volume, data: str, tmp_path: Path) -> None:
+def test_cp_keeps_content_mode_time_and_attributes_both_ways(volume: Volume, data: str, tmp_path: Path) -> None:
     """One file goes in under its own name or another, replaces what was there, and comes out the same."""
     source = tmp_path / "run.sh"
     source.write_text("#!/bin/sh\n", encoding="utf-8")
     source.chmod(0o750)
+    require_attributes(tmp_path)
+    os.setxattr(source, "user.binary", b"\xff\0")
     os.utime(source, ns=(1, 1_700_000_000_123_456_789))
 
     assert 0 == volume("cp", str(source), f"{data}:/data").status
@@ -173,6 +176,7 @@ def test_cp_keeps_content_mode_and_time_both_ways(volume: Volume, data: str, tmp
     back = tmp_path / "back.sh"
     assert source.read_bytes() == back.read_bytes()
     assert (source.stat().st_mode, source.stat().st_mtime_ns) == (back.stat().st_mode, back.stat().st_mtime_ns)
+    assert b"\xff\0" == os.getxattr(back, "user.binary")
     assert "#!/bin/sh\n" == volume("cat", f"{data}:/readme.txt").out
 
 

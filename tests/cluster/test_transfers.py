@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.conftest import Stow
 from tests.cluster.trees import make_tree
-from tests.transfer.trees import snapshot
+from tests.transfer.trees import attributes, require_attributes, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,26 @@ def test_an_import_makes_the_same_version(stow: Stow, root: str, dask: str, tree
     assert [plain.json[name] for name in counts] == [again.json[name] for name in counts]
     assert first.json["files"] == again.json["unchanged"]
     assert [] == [path for name in ("imports", "leases") for path in (tmp_path / "root" / name).rglob("*")]
+
+
+def test_extended_attributes_go_both_ways(stow: Stow, root: str, dask: str, tmp_path: Path) -> None:
+    """With attributes alone changed, an import takes them without reading a byte; so does an export see to them."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    (source / "below").mkdir(parents=True)
+    require_attributes(source)
+    for path in (source / "below", source / "file", source / "below" / "other"):
+        if not path.is_dir():
+            path.write_bytes(b"content")
+        os.setxattr(path, "user.binary", b"\xff\0")
+    assert 0 == stow("volume", "import", str(source), f"{root}#data", "--dask", dask).status
+    assert 0 == stow("volume", "export", f"{root}#data", str(out), "--dask", dask).status
+    assert attributes(source) == attributes(out)
+    os.setxattr(source / "file", "user.binary", b"new")
+    again = stow("volume", "import", str(source), f"{root}#data", "--dask", dask, "--json").json
+    assert (1, 1, 0) == (again["files"], again["unchanged"], again["bytes"])
+    again = stow("volume", "export", f"{root}#data", str(out), "--dask", dask, "--json").json
+    assert (1, 1) == (again["files"], again["unchanged"])
+    assert attributes(source) == attributes(out)
 
 
 def test_an_export_writes_the_same_tree(stow: Stow, root: str, dask: str, tree: Path, tmp_path: Path) -> None:

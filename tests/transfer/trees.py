@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
-__all__ = ["snapshot"]
+import pytest
+
+__all__ = ["attributes", "require_attributes", "snapshot"]
 
 
 def snapshot(directory: Path) -> dict[str, tuple[object, ...]]:
@@ -31,3 +34,25 @@ def snapshot(directory: Path) -> dict[str, tuple[object, ...]]:
                 content,
             )
     return found
+
+
+def attributes(directory: Path) -> dict[str, dict[bytes, bytes]]:
+    """Names and extended attributes of all that lies in a directory."""
+    return {
+        os.path.relpath(path, directory): {
+            os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
+            for name in os.listxattr(path, follow_symlinks=False)
+        }
+        for path in directory.rglob("*")
+    }
+
+
+def require_attributes(directory: Path) -> None:
+    """Skips where the file system of a directory keeps no extended attributes, but in CI."""
+    try:
+        os.setxattr(directory, "user.probe", b"")
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP or os.environ.get("CI"):
+            raise
+        pytest.skip("the temporary directory's file system keeps no extended attributes")
+    os.removexattr(directory, "user.probe")
