@@ -180,6 +180,18 @@ def test_cp_keeps_content_mode_time_and_attributes_both_ways(volume: Volume, dat
     assert "#!/bin/sh\n" == volume("cat", f"{data}:/readme.txt").out
 
 
+def test_cp_over_a_file_keeps_its_other_names(volume: Volume, data: str, tmp_path: Path) -> None:
+    """What is copied over one name of a file, longer or shorter, is what its other names show, too."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "one").write_text("a first and long text")
+    (linked / "other").hardlink_to(linked / "one")
+    assert 0 == volume("import", str(linked), f"{data}:/linked").status
+    for text in ("short", "much longer than that"):
+        _put(volume, tmp_path, f"{data}:/linked/one", text)
+        assert text == volume("cat", f"{data}:/linked/other").out
+
+
 def test_cp_of_directories(volume: Volume, data: str, tree: Path, tmp_path: Path) -> None:
     """Directories need -r, in both directions."""
     assert 2 == volume("cp", str(tree), f"{data}:/copy").status
