@@ -59,8 +59,7 @@ def _written(directory: Path, flags: int, pieces: list[tuple[int, int]]) -> list
             try:
                 found.append(os.pwrite(descriptor, bytes([number + 1]) * length, offset))
             except OSError as error:
-                assert error.errno is not None
-                found.append(-error.errno)
+                found.append(-(error.errno or 0))
     finally:
         os.close(descriptor)
     return found
