@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from stowstore.versions.errors import NoSuchVolume
 from stowstore.volumes import ROVolume, RWVolume, Volume
 
 __all__ = ["commit", "finalize", "mount", "mounts", "refresh", "stats", "umount", "warmup"]
+
+#: How long `stats` waits for a daemon when nothing is said, seconds.
+_STATS_PATIENCE = 10.0
 
 _PATH = click.Path(path_type=Path)
 
@@ -213,24 +217,32 @@ def finalize(opener: Opener, path: Path, message: str | None, as_json: bool) -> 
 @click.argument("path", type=_MOUNT_PATH)
 @click.option("-w", "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Show it again and again.")
 @json_option
-def stats(path: Path, watch: float | None, as_json: bool) -> None:
+@click.pass_obj
+def stats(opener: Opener, path: Path, watch: float | None, as_json: bool) -> None:
     """Show what a mount holds and does: requests of the kernel, bytes, caches, what is not yet committed."""
-    found = ask(path, "stats")
+
+    def asked() -> dict[str, Any]:
+        with opener.limits(_STATS_PATIENCE):
+            return ask(path, "stats")
+
+    found = asked()
     if as_json:
         echo_json(found)
     elif watch is None:
         echo_table(("", ""), _rows(found))
     else:
-        _watched(path, found, watch)
+        _watched(asked, found, watch)
 
 
 @click.command()
 @click.argument("path", type=_MOUNT_PATH)
 @click.argument("below", metavar="[DIRECTORY]...", nargs=-1)
 @json_option
-def warmup(path: Path, below: tuple[str, ...], as_json: bool) -> None:
+@click.pass_obj
+def warmup(opener: Opener, path: Path, below: tuple[str, ...], as_json: bool) -> None:
     """Read the files of the volume mounted at PATH into its daemon's caches; those below directories of it only."""
-    answer = ask(path, "warmup", paths=list(below) or None)
+    with opener.limits():
+        answer = ask(path, "warmup", paths=list(below) or None)
     if as_json:
         echo_json(answer)
     else:
@@ -240,9 +252,11 @@ def warmup(path: Path, below: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @click.argument("path", type=_MOUNT_PATH)
 @json_option
-def refresh(path: Path, as_json: bool) -> None:
+@click.pass_obj
+def refresh(opener: Opener, path: Path, as_json: bool) -> None:
     """Move the read-only mount at PATH to the newest version of its volume; open files stay as they are."""
-    answer = ask(path, "refresh")
+    with opener.limits():
+        answer = ask(path, "refresh")
     if as_json:
         echo_json(answer)
     else:
@@ -317,7 +331,7 @@ def _rows(found: dict[str, Any], before: dict[str, Any] | None = None) -> list[t
     return rows
 
 
-def _watched(path: Path, found: dict[str, Any], seconds: float) -> None:
+def _watched(asked: Callable[[], dict[str, Any]], found: dict[str, Any], seconds: float) -> None:
     from rich.live import Live
     from rich.table import Table
 
@@ -331,4 +345,4 @@ def _watched(path: Path, found: dict[str, Any], seconds: float) -> None:
                 shown.add_row(*row)
             live.update(shown, refresh=True)
             time.sleep(seconds)
-            before, found = found, ask(path, "stats")
+            before, found = found, asked()

@@ -105,9 +105,10 @@ class Opener:
         return self._store
 
     @contextmanager
-    def limits(self) -> Iterator[None]:
-        """The deadline of --timeout."""
-        with deadline(self._seconds) if self._seconds is not None else nullcontext():
+    def limits(self, default: float | None = None) -> Iterator[None]:
+        """The deadline of --timeout, or one of so many seconds where none is given."""
+        seconds = default if self._seconds is None else self._seconds
+        with deadline(seconds) if seconds is not None else nullcontext():
             yield
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+from struct import pack
 from typing import Any, Final
 
 from datastore import errors as store_errors
@@ -21,9 +22,15 @@ from stowstore.mounts import table
 from stowstore.versions import errors as volume_errors
 from stowstore.versions.errors import VolumeError
 
-__all__ = ["PROTOCOL", "NotServed", "as_failure", "ask", "raised"]
+__all__ = ["PROTOCOL", "NotAnswering", "NotServed", "as_failure", "ask", "raised"]
 
 PROTOCOL: Final = 1
+
+#: How long a daemon may be silent before it is asked whether it is there at all, seconds.
+_QUIET: Final = 5.0
+
+#: How long it may take to say so, seconds: it may be busy, and its machine, too.
+_PATIENCE: Final = 30.0
 
 #: What one answer may hold; more is no answer of ours.
 _MAX_ANSWER: Final = 64 << 20
@@ -33,11 +40,18 @@ class NotServed(VolumeError):
     """A mount's daemon does not answer: it has died, or nothing is mounted there."""
 
 
+class NotAnswering(VolumeError):
+    """A mount's daemon is there and answers nothing, not even a ping: it is stopped, or it hangs."""
+
+
 def ask(path: str | os.PathLike[str], do: str, **arguments: Any) -> dict[str, Any]:
     """Has the daemon of a mount do something and waits for it, no longer than the context's deadline.
 
+    Without a deadline that is as long as the daemon answers pings, which it does whatever else it does.
+
     Raises:
         NotServed: there is no daemon.
+        NotAnswering: it does not answer pings; should it go on, it may yet do it.
         DeadlineExceeded: it did not answer in time; it may yet do it.
         StoreError, OSError: whatever the daemon raised.
     """
@@ -45,13 +59,20 @@ def ask(path: str | os.PathLike[str], do: str, **arguments: Any) -> dict[str, An
     if record is None:
         raise NotServed(f"no volume is mounted at {os.fspath(path)}", hint="see `stowstore mounts`")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(remaining())
         try:
-            connection.connect(record.socket)
-            connection.sendall(json.dumps({"version": PROTOCOL, "do": do, "with": arguments}).encode() + b"\n")
+            _send(connection, record, do, arguments)
+            while not _has_answered(connection, _QUIET):
+                if not _answers_ping(record) and not _has_answered(connection, 0.0):
+                    raise _silent(record)
+            connection.settimeout(_at_most(_PATIENCE))
             answer = _line(connection)
         except TimeoutError:
-            raise DeadlineExceeded(f"the daemon of {record.path} did not answer in time", hint="it goes on") from None
+            raise DeadlineExceeded(
+                f"the daemon of {record.path} (process {record.pid}) did not answer in time",
+                hint=f"it goes on, unless it is stopped or hangs: {_way_out(record)}",
+            ) from None
+        except BlockingIOError:
+            raise _silent(record) from None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE):
                 raise
@@ -93,6 +114,64 @@ def raised(failure: dict[str, Any]) -> Exception:
                 with contextlib.suppress(TypeError):
                     return found(message, hint=hint)
     return StoreError(message if kind == "StoreError" else f"{kind}: {message}", hint=hint)
+
+
+def _send(connection: socket.socket, record: table.MountRecord, do: str, arguments: dict[str, Any]) -> None:
+    # Where many wait to be heard, connecting waits as well, and only a socket without Python's timeout does that.
+    whole, part = divmod(_at_most(_PATIENCE), 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("ll", int(whole), max(int(part * 1e6), 1)))
+    try:
+        connection.connect(record.socket)
+    except BlockingIOError:
+        if remaining() == 0.0:
+            raise TimeoutError from None
+        raise
+    connection.sendall(json.dumps({"version": PROTOCOL, "do": do, "with": arguments}).encode() + b"\n")
+
+
+def _has_answered(connection: socket.socket, seconds: float) -> bool:
+    """Whether an answer has begun, or the connection has ended; raises TimeoutError when the context's time is over."""
+    connection.settimeout(_at_most(seconds))
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        if remaining() == 0.0:
+            raise
+        return False
+    return True
+
+
+def _answers_ping(record: table.MountRecord) -> bool:
+    """Whether a daemon answers another request meanwhile; one that takes none any more is about to end, and tells."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            _send(connection, record, "ping", {})
+            return _has_answered(connection, _PATIENCE)
+        except BlockingIOError:
+            return False
+        except (FileNotFoundError, ConnectionError):
+            return True
+
+
+def _at_most(seconds: float) -> float:
+    """So long, or what is left of the context's time; never 0, which would be not to wait for the system either."""
+    left = remaining()
+    return max(seconds if left is None else min(seconds, left), 0.001)
+
+
+def _silent(record: table.MountRecord) -> NotAnswering:
+    return NotAnswering(
+        f"the daemon of {record.path} (process {record.pid}) does not answer: it is stopped, or it hangs;"
+        f" its log is {record.log}",
+        hint=_way_out(record),
+    )
+
+
+def _way_out(record: table.MountRecord) -> str:
+    return (
+        f"`kill -CONT {record.pid}` has a stopped one go on; `stowstore umount --force {record.path}` ends it,"
+        " and what was fsynced is in the journal"
+    )
 
 
 def _line(connection: socket.socket) -> bytes:

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from datastore.context import deadline
+from datastore.context import deadline, remaining
 from datastore.errors import DeadlineExceeded, StoreError
 from stowstore.fuse import device
 from stowstore.mounts import control, table
@@ -33,8 +33,11 @@ def unmount(path: str | os.PathLike[str], *, timeout: float = 30.0, force: bool 
         raise control.NotServed(f"no volume is mounted at {where}", hint="see `stowstore mounts`")
     if record is not None and record.is_alive and not force:
         with contextlib.suppress(DeadlineExceeded, control.NotServed), deadline(timeout):
-            control.ask(where, "unmount" if lazily else "unmount_unused")
-            _await_end(record, timeout)
+            try:
+                control.ask(where, "unmount" if lazily else "unmount_unused")
+                _await_end(record, timeout)
+            except control.NotAnswering:
+                _await_end(record, remaining() or 0.0)
     if record is not None and record.is_alive:
         _cut_off(where, record)
     clear_dead(where)

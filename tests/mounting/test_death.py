@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from datastore.errors import StoreError
+from datastore.context import deadline
+from datastore.errors import DeadlineExceeded, StoreError
 from stowstore import RWVolume, Volume
+from stowstore.cli.app import main
+from stowstore.daemon.listening import ControlServer
 from stowstore.fuse import device
 from stowstore.mounts import control, table
 from stowstore.mounts.unmounting import unmount
@@ -159,6 +164,95 @@ def test_the_command_that_cuts_off_a_hung_mount_does_not_hang_in_it(place: Place
         assert (True, 0) == (ended, umount.wait(20))
     assert [] == place.mounts()
     assert eventually(lambda: not place.daemons())
+
+
+@pytest.fixture
+def stopped(place: Place) -> Iterator[Path]:
+    """A mount whose daemon is stopped, and goes on in the end."""
+    path = place.mount(place.volume())
+    (path / "f").write_text("x")
+    pid = place.record(path).pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield path
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+#: Commands, and how a stopped daemon makes them fail when it has half a second to answer a ping.
+_UNANSWERED = [
+    (["stats"], "does not answer: it is stopped"),
+    (["--timeout", "0.1s", "stats"], "did not answer in time"),
+    (["commit", "-m", "one"], "does not answer: it is stopped"),
+    (["--timeout", "0.1s", "commit"], "did not answer in time"),
+    (["warmup"], "does not answer: it is stopped"),
+]
+
+
+def test_commands_do_not_wait_for_a_stopped_daemon(
+    stopped: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They fail, and name the process and both ways out; once it goes on it serves as ever."""
+    pid = place.record(stopped).pid
+    with monkeypatch.context() as hasty:
+        hasty.setattr(control, "_QUIET", 0.1)
+        hasty.setattr(control, "_PATIENCE", 0.5)
+        for command, pattern in _UNANSWERED:
+            with pytest.raises(SystemExit) as left:
+                main([*command, str(stopped)])
+            error = capsys.readouterr().err
+            assert 1 == left.value.code
+            for said in (pattern, f"process {pid}", f"kill -CONT {pid}", f"umount --force {stopped}"):
+                assert said in error
+    os.kill(pid, signal.SIGCONT)
+    assert "locator" in control.ask(stopped, "commit")
+
+
+def test_a_stopped_daemon_that_many_have_asked_is_not_waited_for(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When no further connection is taken, connecting would wait for ever."""
+    monkeypatch.setattr(control, "_PATIENCE", 0.1)
+    with ExitStack() as opened:
+        with suppress(BlockingIOError):
+            while True:
+                connection = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                connection.setblocking(False)
+                connection.connect(table.names_of(stopped)[1].__fspath__())
+        with pytest.raises(control.NotAnswering, match="does not answer"):
+            control.ask(stopped, "ping")
+        with pytest.raises(DeadlineExceeded, match="in time"), deadline(0.1):
+            control.ask(stopped, "ping")
+
+
+def test_a_daemon_may_take_as_long_as_it_answers_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that is beyond the time that one ping may take."""
+    monkeypatch.setenv("STOWSTORE_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(control, "_QUIET", 0.01)
+    pings = [0]
+    enough = threading.Event()
+
+    def commands(do: str, arguments: dict[str, object]) -> dict[str, object]:
+        if do == "ping":
+            pings[0] += 1
+            if pings[0] == 20:
+                enough.set()
+            return {}
+        enough.wait()
+        return {"pings": pings[0]}
+
+    path = tmp_path / "mnt"
+    own = table.names_of(path)[1]
+    started = table.started_at(os.getpid())
+    assert started is not None
+    table.remember(
+        table.MountRecord(
+            path=str(path), volume="v", pid=os.getpid(), started=started, socket=str(own), log="", read_only=False
+        )
+    )
+    with ControlServer(own, commands):
+        assert control.ask(path, "commit")["pings"] >= 20
 
 
 def test_cutting_a_mount_off_frees_its_callers(place: Place) -> None:
