@@ -9,9 +9,11 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
 from stowstore.transfer.progress import TransferReport
+from stowstore.transfer.tar_members import TAR_ENCODING, XattrMember, member_xattrs
+from stowstore.transfer.xattrs import SourceXattrs, accepted_xattrs, give_xattrs
 from stowstore.whole_files import whole_file
 
 __all__ = ["TAR_SUFFIXES", "copy_directory", "export_directory_tar", "import_directory_tar", "tar_file"]
@@ -21,8 +23,12 @@ TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 
 
 def export_directory_tar(directory: Path, stream: IO[bytes]) -> TransferReport:
-    """Writes what lies in a directory as a tar stream (PAX), in the order of names; links stay links."""
+    """Writes what lies in a directory as a tar stream (PAX), in the order of names; links stay links.
+
+    Extended attributes are in it, as in those of volumes with versions.
+    """
     report = TransferReport()
+    source = SourceXattrs(report)
 
     def counted(member: tarfile.TarInfo) -> tarfile.TarInfo:
         if member.isdir():
@@ -30,9 +36,19 @@ def export_directory_tar(directory: Path, stream: IO[bytes]) -> TransferReport:
         else:
             report.files += 1
             report.bytes += member.size
+        if isinstance(member, XattrMember) and not member.islnk():
+            path = os.path.join(directory, member.name)
+            member.xattrs = source.read(path, os.lstat(path)) or {}
         return member
 
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:
+    with tarfile.open(
+        fileobj=stream,
+        mode="w|",
+        format=tarfile.PAX_FORMAT,
+        tarinfo=XattrMember,
+        encoding=TAR_ENCODING,
+        bufsize=1 << 20,
+    ) as archive:
         for name in sorted(os.listdir(directory)):
             if name != "lost+found":
                 archive.add(directory / name, arcname=name, filter=counted)
@@ -42,10 +58,13 @@ def export_directory_tar(directory: Path, stream: IO[bytes]) -> TransferReport:
 def import_directory_tar(directory: Path, stream: IO[bytes]) -> None:
     """Unpacks a tar stream, compressed or not; members that would leave the directory are refused.
 
+    Of extended attributes the users' are set: the superuser's, such as capabilities, go the way of set-ids.
+
     Raises:
         tarfile.TarError: the stream is no archive, or would leave the directory.
+        OSError: the directory has no room; EINVAL for attributes that cannot be any.
     """
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+    with _UserXattrs.open(fileobj=stream, mode="r|*", encoding=TAR_ENCODING) as archive:
         archive.extractall(directory, numeric_owner=True, filter="tar")
 
 
@@ -96,3 +115,23 @@ def tar_file(target: Path) -> Iterator[IO[bytes]]:
                 yield cast("IO[bytes]", packed)
         else:
             yield raw
+
+
+class _UserXattrs(tarfile.TarFile):
+    """An archive whose members are unpacked with the ``user.`` attributes they have."""
+
+    def chown(self, tarinfo: tarfile.TarInfo, targetpath: Any, numeric_owner: bool) -> None:
+        """Sets attributes with the owner, before the mode: setting them needs the right to write.
+
+        Raises:
+            OSError: what no attribute can be, or the file system has no room for.
+        """
+        super().chown(tarinfo, targetpath, numeric_owner)
+        report = TransferReport()
+        found = member_xattrs(tarinfo, report)
+        path = os.fsencode(targetpath)
+        if found and not tarinfo.islnk():
+            users = {name: value for name, value in found.items() if name.startswith(b"user.")}
+            give_xattrs(path, accepted_xattrs(tarinfo.name, os.lstat(path).st_mode, users, report), report)
+        for name, reason in report.skipped:
+            raise OSError(errno.EINVAL, reason, name)

@@ -1,7 +1,8 @@
 """Extended attributes in the headers of tar members (PAX), as GNU tar, star and libarchive have them.
 
 ``SCHILY.xattr.NAME`` is the value as it is, any bytes; GNU tar writes ``%`` and ``=`` of a name as ``%25`` and ``%3D``.
-``LIBARCHIVE.xattr.NAME`` is the value in base64, the name encoded as in addresses; libarchive writes both.
+``LIBARCHIVE.xattr.NAME`` is the value in base64, the name encoded as in addresses; libarchive writes
+both, with names encoded so in both.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class XattrMember(tarfile.TarInfo):
 def member_xattrs(member: tarfile.TarInfo, report: TransferReport) -> dict[bytes, bytes]:
     """The extended attributes of a member that was read; what is no base64 is told."""
     found: dict[bytes, bytes] = {}
+    by_libarchive = any(keyword.startswith(_LIBARCHIVE) for keyword in member.pax_headers)
     for keyword, text in member.pax_headers.items():
         if keyword.startswith(_LIBARCHIVE):
             name = unquote_to_bytes(_raw(keyword.removeprefix(_LIBARCHIVE)))
@@ -62,8 +64,8 @@ def member_xattrs(member: tarfile.TarInfo, report: TransferReport) -> dict[bytes
             else:
                 found.setdefault(name, value)
         elif keyword.startswith(_SCHILY):
-            name = _raw(keyword.removeprefix(_SCHILY)).replace(b"%3D", b"=").replace(b"%25", b"%")
-            found[name] = _raw(text)
+            name = _raw(keyword.removeprefix(_SCHILY))
+            found[unquote_to_bytes(name) if by_libarchive else _from_gnu(name)] = _raw(text)
     return found
 
 
@@ -74,6 +76,10 @@ def _record(name: bytes, value: bytes) -> bytes:
     length = len(rest) + len(str(len(rest)))
     length = len(rest) + len(str(length))
     return b"%d" % length + rest
+
+
+def _from_gnu(name: bytes) -> bytes:
+    return name.replace(b"%3D", b"=").replace(b"%25", b"%")
 
 
 def _raw(text: str) -> bytes:

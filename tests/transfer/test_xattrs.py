@@ -148,6 +148,7 @@ def test_attributes_by_libarchive(session: Session) -> None:
     """Names as in addresses and values in base64 without padding are read; what a volume does not keep is left out."""
     headers = {
         "LIBARCHIVE.xattr.user.a%3D%FF": base64.b64encode(b"\0\xff\n!").decode().rstrip("="),
+        "SCHILY.xattr.user.a%3D%FF": b"\0\xff\n!".decode(errors="surrogateescape"),
         "SCHILY.xattr.system.posix_acl_access": "no attribute of volumes",
     }
 
