@@ -164,8 +164,10 @@ def _copy(source: int, name: str, target: int, new: str, *, follow: bool = False
         with open(reading, "rb", buffering=0) as origin:
             _clear(target, new)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600, dir_fd=target), "wb", buffering=0) as copy:
+            # Not unbuffered: `copyfileobj` does not look how much a target that is nearly full has taken.
+            with open(os.open(new, flags, 0o600, dir_fd=target), "wb") as copy:
                 shutil.copyfileobj(origin, copy, _PIECE)
+                copy.flush()
                 _finish(copy.fileno(), found)
     elif stat.S_ISFIFO(found.st_mode):
         _clear(target, new)

@@ -130,7 +130,7 @@ class Fetcher:
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".stow-")
         try:
             with (
-                open(descriptor, "wb", buffering=0) as out,
+                open(descriptor, "wb") as out,
                 self._store.read_raw(self._layout.reference(key), max_bytes=0) as stream,
             ):
                 while piece := stream.read(_PIECE):

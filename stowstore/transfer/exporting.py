@@ -229,9 +229,10 @@ class Exporter:
                         piece = self._files.read(handle, offset, min(_PIECE, stop - offset))
                         if not piece:
                             break
-                        os.pwrite(out.fileno(), piece, offset)
-                        offset += len(piece)
-                        written += len(piece)
+                        # A disk that is nearly full takes a part, and says so when the rest comes.
+                        taken = os.pwrite(out.fileno(), piece, offset)
+                        offset += taken
+                        written += taken
                 out.truncate(attributes.size)
         finally:
             self._files.release(handle)
