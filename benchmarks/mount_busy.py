@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from benchmarks.memory import back_free_memory
 from benchmarks.model import Row
 from benchmarks.mount_places import WORKER, Progress, Sizes, measured, mounted, plain, row
 from stowstore import Volume
@@ -160,6 +161,7 @@ def _written_and_committed(volume: Volume, path: Path, mebibytes: int, settle: f
     with open(path, "wb", buffering=0) as file:
         file.writelines(os.urandom(_MIB) for _ in range(mebibytes))
     time.sleep(settle)
+    back_free_memory(2 * mebibytes * _MIB)
     began = time.perf_counter()
     volume.blocking.commit()
     return time.perf_counter() - began

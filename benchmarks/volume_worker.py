@@ -18,7 +18,7 @@ from typing import Any
 from blake3 import blake3
 
 from benchmarks.generated import FILE_BYTES, make_namespace, place_of
-from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
+from benchmarks.memory import back_free_memory, forget_peak, peak_bytes, resident_bytes
 from datastore.model import Cursor, ListPage, Metadata, WriteOptions
 from datastore.protocol import Reference, Store
 from datastore.source import Source, SourceLike
@@ -239,11 +239,13 @@ def overwrite(order: Order) -> Answer:
 def sequential_write(order: Order) -> Answer:
     """Writes a file into a volume and commits; hashes and copies it; in turns."""
     source, copy = Path(order["source"]), Path(order["local"], "copy")
+    size = source.stat().st_size
     ours, plain = [], []
     with _store(order) as (_, root), _writing(order, root, "stream") as session:
         files = session.files
         for turn in range(order["rounds"]):
             os.sync()
+            back_free_memory(2 * size)
             began = perf_counter()
             hasher = blake3()
             for piece in _pieces(source, _PIECE):
@@ -254,6 +256,7 @@ def sequential_write(order: Order) -> Answer:
             plain.append(perf_counter() - began)
             copy.unlink()
             os.sync()
+            back_free_memory(3 * size)
             # Another content each time, or the second round would find every block stored.
             began, at = perf_counter(), 0
             _, handle = files.create(1, b"stream-%d" % turn, 0o644, os.O_RDWR, ROOT)
@@ -262,7 +265,7 @@ def sequential_write(order: Order) -> Answer:
             files.release(handle)
             session.commit()
             ours.append(perf_counter() - began)
-    return {"wall": min(ours), "plain": min(plain), "size": source.stat().st_size}
+    return {"wall": min(ours), "plain": min(plain), "size": size}
 
 
 def sequential_read(order: Order) -> Answer:

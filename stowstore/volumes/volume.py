@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
-from urllib.parse import parse_qs, urlsplit
 
 from attrs import NOTHING, Factory, evolve, field, fields, frozen
 
@@ -28,31 +27,15 @@ from stowstore.volumes.files import Files
 from stowstore.volumes.history import Change, LogEntry, VolumeUsage
 from stowstore.volumes.lineage import Producer, checked_producer
 from stowstore.volumes.registry import Key, registry
+from stowstore.volumes.roots import ambient_region, default_root, storage_of
 
 if TYPE_CHECKING:
     from stowstore.volumes.ro import ROVolume
     from stowstore.volumes.rw import RWVolume
 
-__all__ = ["KIND", "ROOT_VARIABLE", "Access", "Volume", "default_root", "storage_of"]
+__all__ = ["KIND", "Access", "Volume"]
 
 KIND: Final = "flyte.volume/v1"
-
-#: Where volumes go when no bucket is named.
-ROOT_VARIABLE: Final = "STOWSTORE_VOLUME_ROOT"
-
-_STORAGE: Final = {
-    "s3": "s3",
-    "s3a": "s3",
-    "minio": "s3",
-    "gs": "gs",
-    "abfs": "wasb",
-    "abfss": "wasb",
-    "wasb": "wasb",
-    "wasbs": "wasb",
-    "file": "file",
-    "mem": "mem",
-    "sw": "swift",
-}
 
 _ACCESS: Final = "access"
 
@@ -486,27 +469,6 @@ class Volume:
         if self.index is None:
             raise NotCommitted(f"volume {self.name!r} has no version yet", hint="commit first")
         return self.index
-
-
-def storage_of(root: str) -> str:
-    """The name volumes have for the backend of a root; of kinds beyond the six it is the scheme."""
-    scheme = urlsplit(root).scheme.lower()
-    return _STORAGE.get(scheme, scheme)
-
-
-def default_root() -> str:
-    """Where volumes go when no bucket is named."""
-    named = os.environ.get(ROOT_VARIABLE)
-    if named:
-        return named
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return f"file://{Path(data) / 'stowstore' / 'volumes'}"
-
-
-def ambient_region(root: str) -> str | None:
-    """The region a root of S3 is used in when none is pinned: its URL's, else the environment's."""
-    named = parse_qs(urlsplit(root).query).get("region")
-    return named[0] if named else os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
 def _made_up() -> str:
