@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,14 +40,21 @@ _BATCH_FILES: Final = 64
 _BATCH_BYTES: Final = 1 << 20
 _BATCHES_AHEAD: Final = 16
 
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_TRUNC
+
+#: How names become bytes, as `os.fsencode` does it.
+_ENCODING: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class Found(NamedTuple):
-    """A file below the directory that is imported; ``names`` is its path from there."""
+    """A file below the directory that is imported; ``above`` is the path of its directory from there."""
 
     path: str
-    names: tuple[bytes, ...]
+    above: tuple[bytes, ...]
+    name: bytes
+    is_regular: bool
+    """Whether the listing said so; by now it may be something else."""
 
 
 class _Read(NamedTuple):
@@ -104,16 +112,16 @@ def walk_directory(root: str, report: TransferReport) -> Iterator[Found]:
         directory, names = waiting.pop()
         try:
             with os.scandir(directory) as listing:
-                children = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+                children = sorted([(entry.name.encode(*_ENCODING), entry) for entry in listing])
         except OSError as error:
             report.skipped.append((directory, error.strerror or str(error)))
             continue
         below = []
-        for entry in children:
-            found = Found(entry.path, (*names, os.fsencode(entry.name)))
-            yield found
-            if entry.is_dir(follow_symlinks=False):
-                below.append(found)
+        for name, entry in children:
+            is_regular = entry.is_file(follow_symlinks=False)
+            yield Found(entry.path, names, name, is_regular)
+            if not is_regular and entry.is_dir(follow_symlinks=False):
+                below.append((entry.path, (*names, name)))
         waiting.extend(reversed(below))
 
 
@@ -134,33 +142,51 @@ def _read_batch(batch: list[Found], source: SourceXattrs) -> list[_Read]:
     done: list[_Read] = []
     left = _BATCH_BYTES
     for found in batch:
-        content = None
         try:
-            status = os.lstat(found.path)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, left):
-                content = _content(found.path, status.st_size)
-                left -= len(content)
-            xattrs = source.read(found.path, status)
+            read = _read_regular(found, source, left) if found.is_regular and left > 0 else _look_at(found, source)
         except OSError as error:
-            done.append(_Read(found, None, None, None, error))
-        else:
-            done.append(_Read(found, status, xattrs, content, None))
+            read = _Read(found, None, None, None, error)
+        if read.content is not None:
+            left -= len(read.content)
+        done.append(read)
     return done
 
 
-def _content(path: str, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _look_at(found: Found, source: SourceXattrs) -> _Read:
+    status = os.lstat(found.path)
+    return _Read(found, status, source.read(found.path, status), None, None)
+
+
+def _read_regular(found: Found, source: SourceXattrs, most: int) -> _Read:
+    """Reads a file, by one walk along its path; the content only where that is small."""
+    path = found.path
     try:
-        content = os.read(descriptor, size + 1)
-        if len(content) == size:
-            return content
-        # It changes while it is read: what is there when reading comes to an end is taken.
-        parts = [content]
-        while part := os.read(descriptor, _PIECE):
-            parts.append(part)
-        return b"".join(parts)
+        descriptor = os.open(path, _READ)
+    except OSError:
+        # Without its content it may be enough: it may be large and unchanged, or no regular file any more.
+        read = _look_at(found, source)
+        if read.status is not None and stat.S_ISREG(read.status.st_mode) and read.status.st_size <= SMALL_BYTES:
+            raise
+        return read
+    try:
+        status = os.fstat(descriptor)
+        content = None
+        if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, most):
+            content = _content(descriptor, status.st_size)
+        return _Read(found, status, source.read(path, status, descriptor), content, None)
     finally:
         os.close(descriptor)
+
+
+def _content(descriptor: int, size: int) -> bytes:
+    content = os.read(descriptor, size + 1)
+    if len(content) == size:
+        return content
+    # It changes while it is read: what is there when reading comes to an end is taken.
+    parts = [content]
+    while part := os.read(descriptor, _PIECE):
+        parts.append(part)
+    return b"".join(parts)
 
 
 class Importer:
@@ -204,7 +230,7 @@ class Importer:
 
         What is left has to be brought in: returned is where to, under which name, and what lies there now.
         """
-        parent, name = self._directories[found.names[:-1]], found.names[-1]
+        parent, name = self._directories[found.above], found.name
         known = None if parent in self._made else attributes_or_none(self._files, parent, name)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
@@ -233,13 +259,13 @@ class Importer:
         self, found: Found, status: os.stat_result, xattrs: Xattrs | None, parent: int, known: Attributes | None
     ) -> None:
         if known is None:
-            ino = self._files.mkdir(parent, found.names[-1], 0o700, ROOT).ino
+            ino = self._files.mkdir(parent, found.name, 0o700, ROOT).ino
             self._made.add(ino)
         elif stat.S_ISDIR(known.mode):
             ino = known.ino
         else:
             raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
-        self._directories[found.names] = ino
+        self._directories[*found.above, found.name] = ino
         self._later.append((ino, status, xattrs))
         self.report.directories += 1
 
@@ -278,7 +304,7 @@ class Importer:
 
     def _stream(self, path: str, ino: int, handle: int) -> None:
         """Copies a large file piece by piece; what the source says are holes are not written."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, _READ)
         try:
             size = os.fstat(descriptor).st_size
             for start, stop in data_stretches(descriptor, size):
