@@ -1,9 +1,8 @@
 """Importing directories into a volume.
 
-Files are read by several threads ahead of the one that writes into the volume, in directory order, so that small
-files that lie together are packed together.  Small files become blocks without being staged, and get their names many
-at a time.  What has not changed since an earlier import (size, modification time, mode, owner and extended attributes)
-is left as it is.
+Files are taken in directory order, so that small files that lie together are packed together.  Small files become
+blocks without being staged, and get their names many at a time.  What has not changed since an earlier import (size,
+modification time, mode, owner and extended attributes) is left as it is.
 """
 
 from __future__ import annotations
@@ -11,12 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Final, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from stowstore.chunks.block import BLOCK_BYTES
 from stowstore.namespace.attributes import AttributeChanges
@@ -26,45 +21,15 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.loading import FileLoader
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
-from stowstore.transfer.xattrs import SourceXattrs, Xattrs, update_xattrs
+from stowstore.transfer.reading import READ_FLAGS, Found, data_stretches, read_files, walk_directory
+from stowstore.transfer.xattrs import Xattrs, update_xattrs
 
-__all__ = ["SMALL_BYTES", "Found", "Importer", "data_stretches", "import_directory", "walk_directory"]
+__all__ = ["Importer", "import_directory"]
 
-#: Files up to this size are read whole by the threads; larger ones are streamed by the writing thread.
-SMALL_BYTES: Final = 1 << 20
 _PIECE: Final = 4 << 20
 _TELL_EVERY: Final = 500
 
-#: What one thread reads at a time, and how many such batches are read ahead.
-_BATCH_FILES: Final = 64
-_BATCH_BYTES: Final = 1 << 20
-_BATCHES_AHEAD: Final = 16
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_TRUNC
-
-#: How names become bytes, as `os.fsencode` does it.
-_ENCODING: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-
-
-class Found(NamedTuple):
-    """A file below the directory that is imported; ``above`` is the path of its directory from there."""
-
-    path: str
-    above: tuple[bytes, ...]
-    name: bytes
-    is_regular: bool
-    """Whether the listing said so; by now it may be something else."""
-
-
-class _Read(NamedTuple):
-    """What a file is, its attributes, and what is in a small one; or why nothing can be read."""
-
-    found: Found
-    status: os.stat_result | None
-    xattrs: Xattrs | None
-    content: bytes | None
-    failure: OSError | None
 
 
 def import_directory(
@@ -79,7 +44,8 @@ def import_directory(
     extended attributes.
 
     Symbolic links are imported as links, never followed; hard links stay hard links; holes stay holes.  A file that
-    cannot be read is skipped and reported.  What is in the volume and not in the source stays.
+    cannot be read is skipped and reported.  What is in the volume and not in the source stays.  ``parallel`` is how
+    many small files are read at the same time where reading means waiting.
 
     Raises:
         NotADirectoryError: the source is no directory.
@@ -91,7 +57,7 @@ def import_directory(
     report = TransferReport()
     importer = Importer(files, make_directories(files, target), report)
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-import") as pool:
-        for found, status, xattrs, content, failure in _read_ahead(pool, walk_directory(root, report), report):
+        for found, status, xattrs, content, failure in read_files(walk_directory(root, report), report, pool):
             if status is None:
                 assert failure is not None
                 report.skipped.append((found.path, failure.strerror or str(failure)))
@@ -103,90 +69,6 @@ def import_directory(
     if on_progress is not None:
         on_progress(report)
     return report
-
-
-def walk_directory(root: str, report: TransferReport) -> Iterator[Found]:
-    """Everything below a directory, parents first, names ascending."""
-    waiting: list[tuple[str, tuple[bytes, ...]]] = [(root, ())]
-    while waiting:
-        directory, names = waiting.pop()
-        try:
-            with os.scandir(directory) as listing:
-                children = sorted([(entry.name.encode(*_ENCODING), entry) for entry in listing])
-        except OSError as error:
-            report.skipped.append((directory, error.strerror or str(error)))
-            continue
-        below = []
-        for name, entry in children:
-            is_regular = entry.is_file(follow_symlinks=False)
-            yield Found(entry.path, names, name, is_regular)
-            if not is_regular and entry.is_dir(follow_symlinks=False):
-                below.append((entry.path, (*names, name)))
-        waiting.extend(reversed(below))
-
-
-def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[Found], report: TransferReport) -> Iterator[_Read]:
-    """The files with the contents of small ones, read by threads a batch at a time, in order."""
-    source = SourceXattrs(report)
-    waiting: deque[Future[list[_Read]]] = deque()
-    while batch := list(islice(walk, _BATCH_FILES)):
-        waiting.append(pool.submit(_read_batch, batch, source))
-        if len(waiting) >= _BATCHES_AHEAD:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
-
-
-def _read_batch(batch: list[Found], source: SourceXattrs) -> list[_Read]:
-    """Reads what is small, until that is much; the rest is streamed by who takes it."""
-    done: list[_Read] = []
-    left = _BATCH_BYTES
-    for found in batch:
-        try:
-            read = _read_regular(found, source, left) if found.is_regular and left > 0 else _look_at(found, source)
-        except OSError as error:
-            read = _Read(found, None, None, None, error)
-        if read.content is not None:
-            left -= len(read.content)
-        done.append(read)
-    return done
-
-
-def _look_at(found: Found, source: SourceXattrs) -> _Read:
-    status = os.lstat(found.path)
-    return _Read(found, status, source.read(found.path, status), None, None)
-
-
-def _read_regular(found: Found, source: SourceXattrs, most: int) -> _Read:
-    """Reads a file, by one walk along its path; the content only where that is small."""
-    path = found.path
-    try:
-        descriptor = os.open(path, _READ)
-    except OSError:
-        # Without its content it may be enough: it may be large and unchanged, or no regular file any more.
-        read = _look_at(found, source)
-        if read.status is not None and stat.S_ISREG(read.status.st_mode) and read.status.st_size <= SMALL_BYTES:
-            raise
-        return read
-    try:
-        status = os.fstat(descriptor)
-        content = None
-        if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, most):
-            content = _content(descriptor, status.st_size)
-        return _Read(found, status, source.read(path, status, descriptor), content, None)
-    finally:
-        os.close(descriptor)
-
-
-def _content(descriptor: int, size: int) -> bytes:
-    content = os.read(descriptor, size + 1)
-    if len(content) == size:
-        return content
-    # It changes while it is read: what is there when reading comes to an end is taken.
-    parts = [content]
-    while part := os.read(descriptor, _PIECE):
-        parts.append(part)
-    return b"".join(parts)
 
 
 class Importer:
@@ -304,7 +186,7 @@ class Importer:
 
     def _stream(self, path: str, ino: int, handle: int) -> None:
         """Copies a large file piece by piece; what the source says are holes are not written."""
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ_FLAGS)
         try:
             size = os.fstat(descriptor).st_size
             for start, stop in data_stretches(descriptor, size):
@@ -348,17 +230,3 @@ def _is_same(known: Attributes, status: os.stat_result) -> bool:
         and (known.uid, known.gid) == (status.st_uid, status.st_gid)
         and stat.S_IMODE(known.mode) == stat.S_IMODE(status.st_mode)
     )
-
-
-def data_stretches(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, int]]:
-    """Where a file has data from an offset on, as its file system tells."""
-    while offset < size:
-        try:
-            start = os.lseek(descriptor, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            yield offset, size
-            return
-        offset = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, offset
