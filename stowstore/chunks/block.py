@@ -13,12 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from datastore.errors import StoreError
 
-__all__ = ["BLOCK_BYTES", "BLOCK_REF_BYTES", "BlockRef", "Codec", "CorruptBlock", "PackKind"]
+__all__ = ["BLOCK_BYTES", "BLOCK_REF_BYTES", "BLOCK_REF_LAYOUT", "BlockRef", "Codec", "CorruptBlock", "PackKind"]
 
 #: The largest block: what one extent of a file can share, and what one fetch returns.
 BLOCK_BYTES: Final = 4 << 20
 
-_LAYOUT = struct.Struct(">16sIIIB32s")
+#: A block reference in binary, its fields in their order.
+BLOCK_REF_LAYOUT: Final = struct.Struct(">16sIIIB32s")
 
 
 class CorruptBlock(StoreError):
@@ -66,7 +67,7 @@ class BlockRef(NamedTuple):
 
     def pack_bytes(self) -> bytes:
         """The binary form."""
-        return _LAYOUT.pack(*self)
+        return BLOCK_REF_LAYOUT.pack(*self)
 
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> BlockRef:
@@ -76,13 +77,13 @@ class BlockRef(NamedTuple):
             CorruptBlock: the bytes have another length, or describe an impossible block.
         """
         try:
-            found = cls._make(_LAYOUT.unpack(raw))
+            found = cls._make(BLOCK_REF_LAYOUT.unpack(raw))
         except struct.error as error:
-            raise CorruptBlock(f"a block reference has {len(raw)} bytes, not {_LAYOUT.size}") from error
+            raise CorruptBlock(f"a block reference has {len(raw)} bytes, not {BLOCK_REF_LAYOUT.size}") from error
         if found.length > BLOCK_BYTES or found.stored > 2 * BLOCK_BYTES:
             raise CorruptBlock(f"a block of {found.length} bytes is larger than any block may be")
         return found
 
 
 #: Bytes of a block reference.
-BLOCK_REF_BYTES: Final = _LAYOUT.size
+BLOCK_REF_BYTES: Final = BLOCK_REF_LAYOUT.size

@@ -53,7 +53,9 @@ class PackUploader:
         self._max_uploads = max_uploads
         self._delay = upload_delay
         self._max_bytes = max(max_bytes, _MIN_BYTES)
-        self._changed = threading.Condition()
+        # A plain lock, which the condition shares: room is reserved for every block, and this is taken in C.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._queue: deque[_Upload] = deque()
         self._active: set[_Upload] = set()
         self._failed: list[_Upload] = []
@@ -79,7 +81,7 @@ class PackUploader:
             StoreError: there is no room because packs could not be put; nothing is lost, `flush` tries them again.
             DeadlineExceeded, Cancelled: the context of the caller ended first.
         """
-        with self._changed:
+        with self._lock:
             if self._held + size > self._max_bytes and self._held:
                 self._wait_for_room(size)
             self._held += size
@@ -87,13 +89,13 @@ class PackUploader:
     def release(self, size: int) -> None:
         """Gives room back that turned out not to be needed."""
         if size:
-            with self._changed:
+            with self._lock:
                 self._held -= size
                 self._changed.notify_all()
 
     def submit(self, pack: PackBuilder) -> None:
         """Queues a pack, whose `PackBuilder.size` is reserved already."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 due = 0.0 if self._short else time.monotonic() + self._delay
                 self._queue.append(_Upload(pack, due))
@@ -106,7 +108,7 @@ class PackUploader:
             StoreError: the first failure, after every other pack has settled; another flush tries again.
             DeadlineExceeded, Cancelled: the context of the caller ended first; the uploads go on.
         """
-        with self._changed:
+        with self._lock:
             self._check_open()
             for upload in [upload for upload in self._failed if upload.is_reported]:
                 self._failed.remove(upload)
@@ -122,7 +124,7 @@ class PackUploader:
 
     def close(self) -> None:
         """Takes no more packs and drops those that wait; what is being sent goes on."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
@@ -184,7 +186,7 @@ class PackUploader:
                 self._put(upload)
             except Exception as failure:  # noqa: BLE001 - whatever it is, it is kept for flush to raise
                 error = failure
-            with self._changed:
+            with self._lock:
                 self._active.discard(upload)
                 if error is None:
                     upload.is_done = True
@@ -196,7 +198,7 @@ class PackUploader:
 
     def _next(self) -> _Upload | None:
         """The next pack that is due; None ends the thread.  One thread watches for packs that will be."""
-        with self._changed:
+        with self._lock:
             while self._queue:
                 wait = self._queue[0].due - time.monotonic()
                 if wait <= 0:
@@ -230,7 +232,7 @@ class PackUploader:
         else:
             self._store.write_bytes(reference, payload)
         upload.payload = None
-        with self._changed:
+        with self._lock:
             self.packs += 1
             self.pack_bytes += len(payload)
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from datastore.errors import StoreError
-from stowstore.chunks.block import BLOCK_BYTES, BLOCK_REF_BYTES, BlockRef
+from stowstore.chunks.block import BLOCK_BYTES, BLOCK_REF_LAYOUT, BlockRef
 
 __all__ = [
     "EXTENT_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "Extent",
     "InodeRecord",
     "Superblock",
+    "pack_extent",
     "pack_extents",
     "unpack_extents",
 ]
@@ -45,9 +46,10 @@ _Mode = Annotated[int, Meta(ge=0, le=(1 << 16) - 1)]
 _Target = Annotated[bytes, Meta(max_length=4095)]
 
 _EXTENT_HEAD = struct.Struct(">QII")
+_EXTENT = struct.Struct(_EXTENT_HEAD.format + BLOCK_REF_LAYOUT.format.removeprefix(">"))
 
 #: Bytes of one extent in a record.
-EXTENT_BYTES: Final = _EXTENT_HEAD.size + BLOCK_REF_BYTES
+EXTENT_BYTES: Final = _EXTENT.size
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -167,11 +169,14 @@ class Superblock(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
             raise CorruptRecord(f"the superblock cannot be read: {error}") from error
 
 
+def pack_extent(offset: int, length: int, skip: int, block: BlockRef) -> bytes:
+    """An extent in its binary form: file offset (8 bytes), length (4), skip (4), block reference."""
+    return _EXTENT.pack(offset, length, skip, *block)
+
+
 def pack_extents(extents: list[Extent] | tuple[Extent, ...]) -> bytes:
-    """Extents in their binary form: file offset (8 bytes), length (4), skip (4), block reference."""
-    return b"".join(
-        _EXTENT_HEAD.pack(offset, length, skip) + block.pack_bytes() for offset, length, skip, block in extents
-    )
+    """Extents in their binary form, back to back."""
+    return b"".join([_EXTENT.pack(offset, length, skip, *block) for offset, length, skip, block in extents])
 
 
 def unpack_extents(raw: bytes) -> list[Extent]:

@@ -137,13 +137,17 @@ class Core:
         return directory
 
     def _named(self, parent: int, name: bytes) -> EntryRecord | None:
+        self._require_name(name)
+        return self._overlay.entry(parent, name)
+
+    @staticmethod
+    def _require_name(name: bytes) -> None:
         if not name:
             raise posix_error(errno.ENOENT)
         if len(name) > NAME_BYTES:
             raise posix_error(errno.ENAMETOOLONG)
         if b"/" in name or b"\0" in name:
             raise posix_error(errno.EINVAL, "a name contains neither a slash nor NUL")
-        return self._overlay.entry(parent, name)
 
     def _require_absent(self, parent: int, name: bytes, caller: Caller) -> Inode:
         """A directory in which the caller may create a name."""

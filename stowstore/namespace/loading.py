@@ -7,8 +7,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from stowstore.chunks.block import BlockRef
-from stowstore.index.records import INLINE_EXTENTS, Extent, pack_extents
+from stowstore.chunks.writer import PendingBlock
+from stowstore.index.records import INLINE_EXTENTS, EntryRecord, Extent, pack_extent, pack_extents
 from stowstore.namespace.attributes import kept_time
 from stowstore.namespace.committing import CommitOperations
 from stowstore.namespace.errors import posix_error
@@ -24,7 +24,7 @@ _BATCH: Final = 256
 
 
 class LoadedFile(NamedTuple):
-    """A regular file to be made: permission bits, owner, times in nanoseconds, and its one block.
+    """A regular file to be made: permission bits, owner, times in nanoseconds, and its one block, which was flushed.
 
     A file of several has none, but ``extents``, ascending and none across a window of 4 MiB.  Without either its
     ``size`` bytes are a hole.  Its extended attributes are such as `require_xattr` lets pass.
@@ -37,7 +37,7 @@ class LoadedFile(NamedTuple):
     atime_ns: int
     mtime_ns: int
     size: int
-    block: BlockRef | None
+    block: PendingBlock | None
     extents: tuple[Extent, ...] = ()
     xattrs: Mapping[bytes, bytes] = {}
 
@@ -59,48 +59,51 @@ class LoadOperations(CommitOperations):
                 self._overlay.warm_entry(parent, file.name)
             with self._lock:
                 self._require_writable()
+                directory = self._searchable(parent, ROOT)
+                self._require_addable(directory, ROOT)
                 now = self._now()
+                self._modified(directory, now)
                 for file in batch:
-                    self._load_file(parent, file, now)
+                    self._load_file(directory, file, now)
 
-    def _load_file(self, parent: int, file: LoadedFile, now: int) -> None:
-        directory, entry = self._search(parent, file.name, ROOT)
-        if file.name in (b".", b".."):
+    def _load_file(self, directory: Inode, file: LoadedFile, now: int) -> None:
+        name, mode, uid, gid, atime_ns, mtime_ns, size, block, extents, xattrs = file
+        self._require_name(name)
+        if name in (b".", b".."):
             raise posix_error(errno.EISDIR)
-        self._require_addable(directory, ROOT)
+        overlay = self._overlay
+        entry = overlay.entry_to_replace(directory.ino, name)
         replaced = None if entry is None else self._entry_node(directory, entry)
         if replaced is not None and replaced.is_directory:
             raise posix_error(errno.EISDIR, "a directory is in the way")
         usage = self._usage
         usage.require_inode()
-        extents = file.extents
         if extents:
             allocated = sum(extent.length for extent in extents)
         else:
-            allocated = 0 if file.block is None else file.size
+            allocated = 0 if block is None else size
         given_back = 0 if replaced is None or replaced.nlink > 1 or replaced.opens else replaced.allocated
         if not usage.has_room_for(allocated - given_back):
             raise usage.full()
-        node = Inode(usage.next_ino, stat.S_IFREG | (file.mode & 0o7777), file.uid, file.gid, 1, now)
+        node = Inode(usage.next_ino, stat.S_IFREG | (mode & 0o7777), uid, gid, 1, now)
         usage.next_ino += 1
         usage.inode_count += 1
-        node.size = file.size
-        node.atime = kept_time(file.atime_ns)
-        node.mtime = kept_time(file.mtime_ns)
+        node.size = size
+        node.atime = kept_time(atime_ns)
+        node.mtime = kept_time(mtime_ns)
+        node.parent = directory.ino
         if extents:
             if len(extents) <= INLINE_EXTENTS:
                 node.packed = pack_extents(extents)
             else:
                 node.extents = ExtentMap(Piece(*extent) for extent in extents)
-            node.allocated = allocated
-            usage.used_bytes += allocated
-        elif file.block is not None:
-            node.packed = pack_extents((Extent(0, file.size, 0, file.block),))
-            node.allocated = allocated
-            usage.used_bytes += allocated
-        self._overlay.add(node)
-        for attribute, value in file.xattrs.items():
+        elif block is not None:
+            node.packed = pack_extent(0, size, 0, block.ref)
+        node.allocated = allocated
+        usage.used_bytes += allocated
+        overlay.add(node)
+        for attribute, value in xattrs.items():
             self._store_xattr(node, attribute, value)
-        self._enter(directory, file.name, node, now)
+        overlay.set_entry(directory.ino, name, EntryRecord(node.ino, stat.S_IFREG))
         if replaced is not None:
             self._drop_link(replaced, now)

@@ -180,6 +180,15 @@ class Overlay:
             self.entries.put(key, found)
         return found if found is not _ABSENT else None
 
+    def entry_to_replace(self, parent: int, name: bytes) -> EntryRecord | None:
+        """The same for who is about to `set_entry`: in a directory that no version has yet, no cache is asked."""
+        changes = self.live.entries.get(parent)
+        if changes is not None and name in changes:
+            return changes[name]
+        if parent >= self.first_new_ino and self.frozen is None:
+            return None
+        return self.entry(parent, name)
+
     def warm_entry(self, parent: int, name: bytes) -> None:
         """Fetches a directory, an entry and its inode for who asks next, WITHOUT the lock: nobody waits behind it.
 

@@ -8,7 +8,7 @@ import os
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import IO, Final, NamedTuple
 
@@ -23,7 +23,12 @@ from stowstore.transfer.xattrs import Xattrs, give_xattrs, has_xattrs, xattrs_of
 __all__ = ["Exporter", "Item", "export_directory", "export_tar", "open_destination", "walk_files"]
 
 _PIECE: Final = 4 << 20
-_AHEAD: Final = 512
+
+#: What one thread writes at a time: many small files or a large one; and how many such batches there are a thread.
+_BATCH_FILES: Final = 32
+_BATCH_BYTES: Final = 1 << 20
+_AHEAD: Final = 4
+
 _TELL_EVERY: Final = 500
 
 
@@ -58,16 +63,23 @@ def export_directory(
     directories: list[Item] = []
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-export") as pool:
         running: set[Future[None]] = set()
+        batch: list[Item] = []
+        size = 0
         for item in walk_files(files, top):
             if stat.S_ISDIR(item.attributes.mode):
                 exporter.make_directory(item)
                 directories.append(item)
                 continue
-            if len(running) >= _AHEAD:
-                running = _collect(running)
-            running.add(pool.submit(exporter.write, item))
+            batch.append(item)
+            size += item.attributes.size
+            if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+                if len(running) >= _AHEAD * parallel:
+                    running = _collect(running)
+                running.add(pool.submit(exporter.write_all, batch))
+                batch, size = [], 0
             if on_progress is not None and (len(directories) + report.files) % _TELL_EVERY == 0:
                 on_progress(report)
+        exporter.write_all(batch)
         for future in running:
             future.result()
     exporter.link()
@@ -158,6 +170,10 @@ class Exporter:
                 os.unlink(path)
                 os.mkdir(path, 0o700)
         self._report.directories += 1
+
+    def write_all(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self.write(item)
 
     def write(self, item: Item) -> None:
         """Writes what is no directory; a further name of a file waits for `link`."""

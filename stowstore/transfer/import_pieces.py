@@ -16,7 +16,7 @@ from stowstore.chunks.writer import BlockWriter, KnownBlocks, PendingBlock
 from stowstore.index.records import Extent, pack_extents
 from stowstore.runners import require_same_directory
 from stowstore.transfer.import_notes import write_note
-from stowstore.transfer.importing import SMALL_BYTES, data_stretches
+from stowstore.transfer.reading import SMALL_BYTES, data_stretches
 from stowstore.versions.places import RootPlace
 
 __all__ = [

@@ -1,9 +1,8 @@
 """Importing directories into a volume.
 
-Files are read by several threads ahead of the one that writes into the volume, in directory order, so that small
-files that lie together are packed together.  Small files become blocks without being staged, and get their names many
-at a time.  What has not changed since an earlier import (size, modification time, mode, owner and extended attributes)
-is left as it is.
+Files are taken in directory order, so that small files that lie together are packed together.  Small files become
+blocks without being staged, and get their names many at a time.  What has not changed since an earlier import (size,
+modification time, mode, owner and extended attributes) is left as it is.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Final, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from stowstore.chunks.block import BLOCK_BYTES
 from stowstore.namespace.attributes import AttributeChanges
@@ -25,38 +21,15 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.loading import FileLoader
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
-from stowstore.transfer.xattrs import SourceXattrs, Xattrs, update_xattrs
+from stowstore.transfer.reading import READ_FLAGS, Found, data_stretches, read_files, walk_directory
+from stowstore.transfer.xattrs import Xattrs, update_xattrs
 
-__all__ = ["SMALL_BYTES", "Found", "Importer", "data_stretches", "import_directory", "walk_directory"]
+__all__ = ["Importer", "import_directory"]
 
-#: Files up to this size are read whole by the threads; larger ones are streamed by the writing thread.
-SMALL_BYTES: Final = 1 << 20
 _PIECE: Final = 4 << 20
 _TELL_EVERY: Final = 500
 
-#: What one thread reads at a time, and how many such batches are read ahead.
-_BATCH_FILES: Final = 64
-_BATCH_BYTES: Final = 1 << 20
-_BATCHES_AHEAD: Final = 16
-
 _WRITE = os.O_WRONLY | os.O_TRUNC
-
-
-class Found(NamedTuple):
-    """A file below the directory that is imported; ``names`` is its path from there."""
-
-    path: str
-    names: tuple[bytes, ...]
-
-
-class _Read(NamedTuple):
-    """What a file is, its attributes, and what is in a small one; or why nothing can be read."""
-
-    found: Found
-    status: os.stat_result | None
-    xattrs: Xattrs | None
-    content: bytes | None
-    failure: OSError | None
 
 
 def import_directory(
@@ -71,7 +44,8 @@ def import_directory(
     extended attributes.
 
     Symbolic links are imported as links, never followed; hard links stay hard links; holes stay holes.  A file that
-    cannot be read is skipped and reported.  What is in the volume and not in the source stays.
+    cannot be read is skipped and reported.  What is in the volume and not in the source stays.  ``parallel`` is how
+    many small files are read at the same time where reading means waiting.
 
     Raises:
         NotADirectoryError: the source is no directory.
@@ -83,7 +57,7 @@ def import_directory(
     report = TransferReport()
     importer = Importer(files, make_directories(files, target), report)
     with ThreadPoolExecutor(parallel, thread_name_prefix="stow-import") as pool:
-        for found, status, xattrs, content, failure in _read_ahead(pool, walk_directory(root, report), report):
+        for found, status, xattrs, content, failure in read_files(walk_directory(root, report), report, pool):
             if status is None:
                 assert failure is not None
                 report.skipped.append((found.path, failure.strerror or str(failure)))
@@ -95,72 +69,6 @@ def import_directory(
     if on_progress is not None:
         on_progress(report)
     return report
-
-
-def walk_directory(root: str, report: TransferReport) -> Iterator[Found]:
-    """Everything below a directory, parents first, names ascending."""
-    waiting: list[tuple[str, tuple[bytes, ...]]] = [(root, ())]
-    while waiting:
-        directory, names = waiting.pop()
-        try:
-            with os.scandir(directory) as listing:
-                children = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            report.skipped.append((directory, error.strerror or str(error)))
-            continue
-        below = []
-        for entry in children:
-            found = Found(entry.path, (*names, os.fsencode(entry.name)))
-            yield found
-            if entry.is_dir(follow_symlinks=False):
-                below.append(found)
-        waiting.extend(reversed(below))
-
-
-def _read_ahead(pool: ThreadPoolExecutor, walk: Iterator[Found], report: TransferReport) -> Iterator[_Read]:
-    """The files with the contents of small ones, read by threads a batch at a time, in order."""
-    source = SourceXattrs(report)
-    waiting: deque[Future[list[_Read]]] = deque()
-    while batch := list(islice(walk, _BATCH_FILES)):
-        waiting.append(pool.submit(_read_batch, batch, source))
-        if len(waiting) >= _BATCHES_AHEAD:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
-
-
-def _read_batch(batch: list[Found], source: SourceXattrs) -> list[_Read]:
-    """Reads what is small, until that is much; the rest is streamed by who takes it."""
-    done: list[_Read] = []
-    left = _BATCH_BYTES
-    for found in batch:
-        content = None
-        try:
-            status = os.lstat(found.path)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= min(SMALL_BYTES, left):
-                content = _content(found.path, status.st_size)
-                left -= len(content)
-            xattrs = source.read(found.path, status)
-        except OSError as error:
-            done.append(_Read(found, None, None, None, error))
-        else:
-            done.append(_Read(found, status, xattrs, content, None))
-    return done
-
-
-def _content(path: str, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        content = os.read(descriptor, size + 1)
-        if len(content) == size:
-            return content
-        # It changes while it is read: what is there when reading comes to an end is taken.
-        parts = [content]
-        while part := os.read(descriptor, _PIECE):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
 
 
 class Importer:
@@ -204,7 +112,7 @@ class Importer:
 
         What is left has to be brought in: returned is where to, under which name, and what lies there now.
         """
-        parent, name = self._directories[found.names[:-1]], found.names[-1]
+        parent, name = self._directories[found.above], found.name
         known = None if parent in self._made else attributes_or_none(self._files, parent, name)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
@@ -233,13 +141,13 @@ class Importer:
         self, found: Found, status: os.stat_result, xattrs: Xattrs | None, parent: int, known: Attributes | None
     ) -> None:
         if known is None:
-            ino = self._files.mkdir(parent, found.names[-1], 0o700, ROOT).ino
+            ino = self._files.mkdir(parent, found.name, 0o700, ROOT).ino
             self._made.add(ino)
         elif stat.S_ISDIR(known.mode):
             ino = known.ino
         else:
             raise NotADirectoryError(errno.ENOTDIR, "a file of the volume is in the way", found.path)
-        self._directories[found.names] = ino
+        self._directories[*found.above, found.name] = ino
         self._later.append((ino, status, xattrs))
         self.report.directories += 1
 
@@ -278,7 +186,7 @@ class Importer:
 
     def _stream(self, path: str, ino: int, handle: int) -> None:
         """Copies a large file piece by piece; what the source says are holes are not written."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, READ_FLAGS)
         try:
             size = os.fstat(descriptor).st_size
             for start, stop in data_stretches(descriptor, size):
@@ -322,17 +230,3 @@ def _is_same(known: Attributes, status: os.stat_result) -> bool:
         and (known.uid, known.gid) == (status.st_uid, status.st_gid)
         and stat.S_IMODE(known.mode) == stat.S_IMODE(status.st_mode)
     )
-
-
-def data_stretches(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, int]]:
-    """Where a file has data from an offset on, as its file system tells."""
-    while offset < size:
-        try:
-            start = os.lseek(descriptor, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            yield offset, size
-            return
-        offset = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, offset

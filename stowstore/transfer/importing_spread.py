@@ -32,9 +32,10 @@ from stowstore.transfer.import_pieces import (
     store_pieces,
     unpack_note,
 )
-from stowstore.transfer.importing import Found, Importer, walk_directory
+from stowstore.transfer.importing import Importer
 from stowstore.transfer.paths import attributes_or_none, make_directories
 from stowstore.transfer.progress import Progress, TransferReport
+from stowstore.transfer.reading import Found, walk_directory
 from stowstore.transfer.xattrs import SourceXattrs, Xattrs
 from stowstore.versions.places import RootPlace
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from itertools import groupby
-from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
-from stowstore.chunks.writer import PendingBlock
 from stowstore.namespace.errors import posix_error
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.loading import LoadedFile
@@ -26,8 +23,9 @@ class FileLoader:
     def __init__(self, files: FileSystem) -> None:
         self._files = files
         self._writer = files.block_writer
-        self._waiting: list[_Waiting] = []
-        self._bytes = 0
+        #: Files in the order given, those of one directory that came together in one list.
+        self._waiting: list[tuple[int, list[LoadedFile]]] = []
+        self._count = self._bytes = 0
 
     def add(
         self,
@@ -53,12 +51,8 @@ class FileLoader:
         size = len(data)
         # What is all zeros is a hole, as it is for every other writer.
         pending = self._writer.add(data) if size and (data[0] or data[-1] or data != bytes(size)) else None
-        self._waiting.append(
-            _Waiting(parent, pending, LoadedFile(name, mode, uid, gid, atime_ns, mtime_ns, size, None, (), xattrs))
-        )
         self._bytes += size
-        if len(self._waiting) >= _MOST_FILES or self._bytes >= _MOST_BYTES:
-            self.flush()
+        self._wait(parent, LoadedFile(name, mode, uid, gid, atime_ns, mtime_ns, size, pending, (), xattrs))
 
     def add_stored(self, parent: int, file: LoadedFile) -> None:
         """Takes a file whose blocks are in the store already, by whoever put them there.
@@ -68,9 +62,7 @@ class FileLoader:
         """
         if self._writer is None:
             raise posix_error(errno.EROFS)
-        self._waiting.append(_Waiting(parent, None, file))
-        if len(self._waiting) >= _MOST_FILES:
-            self.flush()
+        self._wait(parent, file)
 
     def flush(self) -> None:
         """Returns when everything added has its name.
@@ -79,18 +71,19 @@ class FileLoader:
             StoreError, OSError: as `add`.
         """
         waiting, self._waiting = self._waiting, []
-        self._bytes = 0
+        self._count = self._bytes = 0
         if not waiting:
             return
+        assert self._writer is not None
         self._writer.flush()
-        for parent, group in groupby(waiting, attrgetter("parent")):
-            self._files.load_files(
-                parent,
-                [file if pending is None else file._replace(block=pending.ref) for _, pending, file in group],
-            )
+        for parent, files in waiting:
+            self._files.load_files(parent, files)
 
-
-class _Waiting(NamedTuple):
-    parent: int
-    pending: PendingBlock | None
-    file: LoadedFile
+    def _wait(self, parent: int, file: LoadedFile) -> None:
+        if self._waiting and self._waiting[-1][0] == parent:
+            self._waiting[-1][1].append(file)
+        else:
+            self._waiting.append((parent, [file]))
+        self._count += 1
+        if self._count >= _MOST_FILES or self._bytes >= _MOST_BYTES:
+            self.flush()

@@ -39,15 +39,16 @@ class SourceXattrs:
         #: File systems that have said that they keep none.
         self._without: set[int] = set()
 
-    def read(self, path: str, status: os.stat_result) -> Xattrs | None:
+    def read(self, path: str, status: os.stat_result, descriptor: int | None = None) -> Xattrs | None:
         """The attributes a volume accepts; None where the file system keeps none, which says nothing of the file.
 
-        Symbolic links are not followed.
+        Symbolic links are not followed.  Those of an open file are read by its descriptor.
         """
         if status.st_dev in self._without:
             return None
+        place = path if descriptor is None else descriptor
         try:
-            names = os.listxattr(path, follow_symlinks=False)
+            names = os.listxattr(place, follow_symlinks=descriptor is not None)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 self._report.skipped.append((path, f"its extended attributes: {error.strerror}"))
@@ -61,7 +62,7 @@ class SourceXattrs:
         for name in names:
             if not name.startswith("system."):
                 try:
-                    found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
+                    found[os.fsencode(name)] = os.getxattr(place, name, follow_symlinks=descriptor is not None)
                 except OSError as error:
                     # One that is gone by now is none.
                     if error.errno != errno.ENODATA:

@@ -67,6 +67,18 @@ def test_many_records_load_in_order(store: MetaStore) -> None:
     assert list(store.load()) == sorted(records.items())
 
 
+def test_batches_of_any_length_are_kept_whole(store: MetaStore) -> None:
+    """However many records a statement takes, all of a batch are there, deletions among them."""
+    kept: dict[bytes, bytes | None] = {}
+    for count in (1, 127, 128, 129, 300):
+        batch = {b"%d-%d" % (count, number): None if number % 3 else b"%d" % number for number in range(count)}
+        store.apply(batch)
+        kept |= batch
+        assert sorted(kept.items()) == list(store.load())
+    store.replace(batch, {})
+    assert sorted(batch.items()) == list(store.load())
+
+
 def test_threads_share_a_store(store: MetaStore) -> None:
     """Batches of several threads are all kept."""
     threads = [

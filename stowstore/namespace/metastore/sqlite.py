@@ -7,6 +7,7 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,13 @@ _SIDES: Final = ("-wal", "-shm")
 
 #: Records read at once while loading.
 _BATCH: Final = 4096
+
+#: Records written by one statement.  SQLite works on it without the interpreter's lock, which it has to ask for again
+#: after each: as often as records, where other threads are busy, would cost more than the work.
+_TOGETHER: Final = 128
+
+_PUT: Final = "INSERT OR REPLACE INTO records VALUES (?, ?)"
+_PUT_TOGETHER: Final = _PUT + ", (?, ?)" * (_TOGETHER - 1)
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -69,12 +77,12 @@ class SqliteMetaStore:
 
     def apply(self, batch: Mapping[bytes, bytes | None]) -> None:
         with self._transaction():
-            self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", sorted(batch.items()))
+            self._put(batch)
 
     def replace(self, batch: Mapping[bytes, bytes | None], meta: Mapping[str, bytes]) -> None:
         with self._transaction():
             self._connection.execute("DELETE FROM records")
-            self._connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", sorted(batch.items()))
+            self._put(batch)
             self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
 
     def sync(self) -> None:
@@ -116,6 +124,19 @@ class SqliteMetaStore:
         self.close()
         for path in (self._path, *(self._path.with_name(_FILE + side) for side in _SIDES)):
             path.unlink(missing_ok=True)
+
+    def _put(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """Writes records in the order of their keys, which is that of the table."""
+        rows = sorted(batch.items())
+        alone = len(rows) % _TOGETHER
+        self._connection.executemany(_PUT, rows[:alone])
+        self._connection.executemany(
+            _PUT_TOGETHER,
+            (
+                list(chain.from_iterable(rows[start : start + _TOGETHER]))
+                for start in range(alone, len(rows), _TOGETHER)
+            ),
+        )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
