@@ -194,7 +194,6 @@ def _announce(mounted: Mounted, answer: int, log: str, socket: str, metrics_port
         )
     )
     _say(answer, {"done": {"pid": pid}})
-    # The first event that is heard costs some imports, for which nobody has to wait.
     _log.info("mount.ready", path=str(mounted.path), volume=mounted.volume.name)
 
 
