@@ -1,8 +1,8 @@
 """Structured events, silent until the application listens.
 
 A library must not print.  Events go through structlog to the application's own configuration where there is one,
-otherwise as key=value text (logfmt) to the standard logger ``stowstore``, where a null handler keeps them quiet.  Values
-that look like secrets, and the credentials in URLs, are masked before either sees them.
+otherwise as key=value text (logfmt) to the standard logger ``stowstore``, where a null handler keeps them quiet.
+Values that look like secrets, and the credentials in URLs, are masked before either sees them.
 """
 
 from __future__ import annotations
