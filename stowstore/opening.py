@@ -1,7 +1,8 @@
 """How a store is put together: the one place where the wrappers are stacked.
 
 From outside in, for each backend: measured, cached, retrying, then the containers of its location.  The router of
-schemes is `stowstore.StowStore` itself, around all of them.  What measures is loaded when a store is measured.
+schemes is `stowstore.StowStore` itself, around all of them.  What measures and
+what caches is loaded for the stores that have it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from datastore.metric_names import CacheResult, Operation
 from datastore.protobuf import ProtobufEvent, ProtobufHook
 from datastore.protocol import Store
 from datastore.reference import DataReference
-from datastore.wrappers.cached import CachedStore
 from datastore.wrappers.retrying import RetryEvent, RetryingStore
 from stowstore.config import Measuring, SchemeConfig, StoreConfig
 from stowstore.containers import ContainerMap, LocationStore
@@ -116,6 +116,8 @@ def dial_backend(config: StoreConfig, scope: Scope | None) -> Backend:
     retrying = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
     store: Store = retrying
     if config.cache is not None:
+        from datastore.wrappers.cached import CachedStore
+
         store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics, legacy))
     if metrics is not None:
         store = _measured(store, metrics, log, legacy)

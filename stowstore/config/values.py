@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from datastore.errors import ConfigError
 from datastore.pickling import PickledByFields
-from datastore.wrappers.cached import CachePolicy
 from datastore.wrappers.retrying import RetryPolicy
 from stowstore.locations.base import HttpSettings
+
+if TYPE_CHECKING:
+    from datastore.wrappers.cached import CachePolicy
 
 __all__ = ["ContainerPolicy", "Measuring", "SchemeConfig", "StoreConfig", "option_texts"]
 
