@@ -165,6 +165,7 @@ def test_a_job_loads_nothing_of_stores_and_their_metrics() -> None:
 
 def test_a_command_loads_no_metrics(tmp_path: Path) -> None:
     """Nobody scrapes a command, so its stores count nothing, and what would show it is not loaded."""
+    (tmp_path / "main").mkdir()
     script = (
         "import sys; from stowstore.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, sep='\\n')"
     )
