@@ -203,6 +203,8 @@ def _place() -> Iterator[Path]:
             "STOWSTORE_ROOT": f"{directory}/volumes",
             "STOWSTORE_RUNTIME_DIR": f"{directory}/run",
             "STOWSTORE_IDLE_SECONDS": "0.1",
+            # An installed package has its bytecode, and what is measured is no compiler.
+            "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         }
         before = {name: os.environ.get(name) for name in told}

@@ -19,18 +19,22 @@ repeated, labels taken from the context, and safe defaults. It knows nothing of 
 (`prometheus_client.disable_created_metrics()` or `PROMETHEUS_DISABLE_CREATED_SERIES=true`).
 """
 
-from metrics.context import current_labels, label_keys, labels, set_label_keys
-from metrics.errors import MetricClash, MetricError
-from metrics.exposition import (
-    MetricsServer,
-    generate_text,
-    is_multiprocess,
-    mark_process_dead,
-    start_http_server,
-    write_textfile,
-)
-from metrics.scope import DEFAULT_BUCKETS, ContextMetric, MultiprocessMode, Naming, Scope
-from metrics.stopwatch import Stopwatch, Timer, Unit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metrics.context import current_labels, label_keys, labels, set_label_keys
+    from metrics.errors import MetricClash, MetricError
+    from metrics.exposition import (
+        MetricsServer,
+        generate_text,
+        is_multiprocess,
+        mark_process_dead,
+        start_http_server,
+        write_textfile,
+    )
+    from metrics.scope import DEFAULT_BUCKETS, ContextMetric, MultiprocessMode, Naming, Scope
+    from metrics.stopwatch import Stopwatch, Timer, Unit
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -54,3 +58,32 @@ __all__ = [
     "start_http_server",
     "write_textfile",
 ]
+
+_HOMES = {
+    "metrics.context": ("current_labels", "label_keys", "labels", "set_label_keys"),
+    "metrics.errors": ("MetricClash", "MetricError"),
+    "metrics.exposition": (
+        "MetricsServer",
+        "generate_text",
+        "is_multiprocess",
+        "mark_process_dead",
+        "start_http_server",
+        "write_textfile",
+    ),
+    "metrics.scope": ("DEFAULT_BUCKETS", "ContextMetric", "MultiprocessMode", "Naming", "Scope"),
+    "metrics.stopwatch": ("Stopwatch", "Timer", "Unit"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the client library brings a web server and a web client, which tables of metrics,
+    # and processes that nobody scrapes, do without.
+    for home, names in _HOMES.items():
+        if name in names:
+            found = globals()[name] = getattr(import_module(home), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,13 +1,19 @@
 """Metrics as a table: what is declared, exposed, drawn and documented comes from one list of rows."""
 
+from __future__ import annotations
+
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from metrics.errors import MetricError
-from metrics.scope import MultiprocessMode, Scope
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    from metrics.scope import MultiprocessMode, Scope
 
 __all__ = ["MetricKind", "MetricSpec"]
 
@@ -49,16 +55,22 @@ class MetricSpec:
     def counter_family(self, scope: Scope) -> CounterMetricFamily:
         """Returns the empty family that a custom collector fills."""
         self._require(MetricKind.COUNTER)
+        from prometheus_client.metrics_core import CounterMetricFamily
+
         return CounterMetricFamily(scope.full_name(self.name), self.help, labels=self.label_names)
 
     def gauge_family(self, scope: Scope) -> GaugeMetricFamily:
         """Returns the empty family that a custom collector fills."""
         self._require(MetricKind.GAUGE)
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
         return GaugeMetricFamily(scope.full_name(self.name), self.help, labels=self.label_names)
 
     def histogram_family(self, scope: Scope) -> HistogramMetricFamily:
         """Returns the empty family that a custom collector fills."""
         self._require(MetricKind.HISTOGRAM)
+        from prometheus_client.metrics_core import HistogramMetricFamily
+
         return HistogramMetricFamily(scope.full_name(self.name), self.help, labels=self.label_names)
 
     def series_names(self, prefix: str) -> tuple[str, ...]:

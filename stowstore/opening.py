@@ -1,35 +1,37 @@
 """How a store is put together: the one place where the wrappers are stacked.
 
 From outside in, for each backend: measured, cached, retrying, then the containers of its location.  The router of
-schemes is `stowstore.StowStore` itself, around all of them.
+schemes is `stowstore.StowStore` itself, around all of them.  What measures and
+what caches is loaded for the stores that have it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, frozen
 
 from datastore.driver import Location
 from datastore.errors import ConfigError
 from datastore.events import EventLogger, get_logger, listening
-from datastore.legacy_names import LEGACY_FAMILIES, LegacyNames
 from datastore.metric_names import CacheResult, Operation
 from datastore.protobuf import ProtobufEvent, ProtobufHook
 from datastore.protocol import Store
 from datastore.reference import DataReference
-from datastore.wrappers.cached import CachedStore
-from datastore.wrappers.measured import MeasuredStore, Observer, OperationEvent, StoreMetrics
 from datastore.wrappers.retrying import RetryEvent, RetryingStore
-from metrics import Naming, Scope
-from metrics.legacy import LegacyMetrics
-from stowstore.config import SchemeConfig, StoreConfig
+from stowstore.config import Measuring, SchemeConfig, StoreConfig
 from stowstore.containers import ContainerMap, LocationStore
 from stowstore.locations.base import Dial, Kind, nearest
 from stowstore.locations.registry import known_schemes, load_kind
+
+if TYPE_CHECKING:
+    from datastore.legacy_names import LegacyNames
+    from datastore.wrappers.measured import Observer, OperationEvent, StoreMetrics
+    from metrics import Scope
 
 T = TypeVar("T")
 
@@ -38,11 +40,11 @@ __all__ = ["Backend", "configure", "dial_backend", "dial_scheme"]
 
 @frozen
 class Backend:
-    """One dialled backend: the stack callers use, the containers under it, and its metrics."""
+    """One dialled backend: the stack callers use, the containers under it, and its metrics where it is measured."""
 
     store: Store
     containers: LocationStore
-    metrics: StoreMetrics
+    metrics: StoreMetrics | None
     scheme: str
     protobuf_hook: ProtobufHook
     _retrying: RetryingStore
@@ -50,9 +52,11 @@ class Backend:
     def on_container(self, operation: Operation, name: str, act: Callable[[], T]) -> T:
         """Runs an operation on a container, measured and tried again like those on objects."""
         reference = DataReference.build(self.scheme, name)
-        with self.metrics.measure(operation):
+        metrics = self.metrics
+        with contextlib.nullcontext() if metrics is None else metrics.measure(operation):
             result = self._retrying.call(operation, reference, act)
-        self.metrics.containers_loaded.set(self.containers.loaded)
+        if metrics is not None:
+            metrics.containers_loaded.set(self.containers.loaded)
         return result
 
 
@@ -79,8 +83,10 @@ def configure(source: StoreConfig | Mapping[str, Any] | str | os.PathLike[str] |
     return evolve(config, **overrides) if overrides else config
 
 
-def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
+def dial_backend(config: StoreConfig, scope: Scope | None) -> Backend:
     """Dials the primary location of a configuration, and the signing one where it is configured.
+
+    It is measured under the scope, ``stow`` without one.
 
     Raises:
         ConfigError: the kind or one of its options is wrong.
@@ -91,7 +97,6 @@ def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
     signing = None
     if config.signed_url_options:
         signing = _dial(kind, config, {**config.options, **config.signed_url_options})
-    metrics = StoreMetrics(scope, kind.name, config.name)
     maps = [
         ContainerMap(
             location,
@@ -106,24 +111,25 @@ def dial_backend(config: StoreConfig, scope: Scope) -> Backend:
         *maps, base=config.container, account=config.account, max_download_bytes=config.max_download_bytes
     )
     log = get_logger(location=config.name, kind=kind.name)
-    legacy = _legacy_names(config, scope)
+    metrics = _metrics(config, kind.name, scope) if scope is not None or _is_heard(config) else None
+    legacy = None if metrics is None else _legacy_names(config, metrics.scope)
     retrying = RetryingStore(containers, config.retry, on_retry=_retry_recorder(metrics, log))
     store: Store = retrying
     if config.cache is not None:
+        from datastore.wrappers.cached import CachedStore
+
         store = CachedStore(store, config.cache, on_request=_cache_recorder(metrics, legacy))
-    observers: list[Observer] = [_operation_logger(log)] if listening() else []
-    if legacy is not None:
-        observers.append(legacy)
-    measured = MeasuredStore(store, metrics, observer=_all_of(observers))
+    if metrics is not None:
+        store = _measured(store, metrics, log, legacy)
     protobuf_hook = _nobody if legacy is None else legacy.on_protobuf
-    backend = Backend(measured, containers, metrics, main.scheme, protobuf_hook, retrying)
+    backend = Backend(store, containers, metrics, main.scheme, protobuf_hook, retrying)
     if config.container:
         backend.on_container(Operation.LOAD_CONTAINER, config.container, containers.ensure_base)
     return backend
 
 
 def dial_scheme(
-    config: StoreConfig, scheme: str, account: str | None, reference: DataReference, scope: Scope
+    config: StoreConfig, scheme: str, account: str | None, reference: DataReference, scope: Scope | None
 ) -> Backend:
     """Dials the backend of a scheme that is not the primary's: no base container, any container allowed.
 
@@ -167,9 +173,33 @@ def _dial(kind: Kind, config: StoreConfig, options: Mapping[str, str]) -> Locati
         raise
 
 
-def _retry_recorder(metrics: StoreMetrics, log: EventLogger) -> Callable[[RetryEvent], None]:
+def _is_heard(config: StoreConfig) -> bool:
+    """Whether a store without a scope of its own is measured all the same."""
+    if config.measuring is Measuring.ALWAYS or config.legacy_scope or listening():
+        return True
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+def _metrics(config: StoreConfig, kind: str, scope: Scope | None) -> StoreMetrics:
+    from datastore.wrappers.measured import StoreMetrics
+    from metrics import Scope
+
+    return StoreMetrics(scope or Scope("stow"), kind, config.name)
+
+
+def _measured(store: Store, metrics: StoreMetrics, log: EventLogger, legacy: LegacyNames | None) -> Store:
+    from datastore.wrappers.measured import MeasuredStore
+
+    observers: list[Observer] = [_operation_logger(log)] if listening() else []
+    if legacy is not None:
+        observers.append(legacy)
+    return MeasuredStore(store, metrics, observer=_all_of(observers))
+
+
+def _retry_recorder(metrics: StoreMetrics | None, log: EventLogger) -> Callable[[RetryEvent], None]:
     def record(event: RetryEvent) -> None:
-        metrics.retries[event.operation, event.reason].inc()
+        if metrics is not None:
+            metrics.retries[event.operation, event.reason].inc()
         log.warning(
             "storage.retry",
             op=event.operation.value,
@@ -183,7 +213,12 @@ def _retry_recorder(metrics: StoreMetrics, log: EventLogger) -> Callable[[RetryE
     return record
 
 
-def _cache_recorder(metrics: StoreMetrics, legacy: LegacyNames | None) -> Callable[[Operation, CacheResult], None]:
+def _cache_recorder(
+    metrics: StoreMetrics | None, legacy: LegacyNames | None
+) -> Callable[[Operation, CacheResult], None] | None:
+    if metrics is None:
+        return None
+
     def record(operation: Operation, result: CacheResult) -> None:
         metrics.cache_requests[operation, result].inc()
         if legacy is not None:
@@ -195,6 +230,10 @@ def _cache_recorder(metrics: StoreMetrics, legacy: LegacyNames | None) -> Callab
 def _legacy_names(config: StoreConfig, scope: Scope) -> LegacyNames | None:
     if not config.legacy_scope:
         return None
+    from datastore.legacy_names import LEGACY_FAMILIES, LegacyNames
+    from metrics import Naming, Scope
+    from metrics.legacy import LegacyMetrics
+
     legacy = Scope(config.legacy_scope, registry=scope.registry, naming=Naming.FLYTE)
     return LegacyNames(LegacyMetrics.register(legacy, LEGACY_FAMILIES))
 

@@ -13,13 +13,14 @@ from datastore.model import Feature, Metadata, WriteOptions
 from datastore.protocol import Reference, Store
 from datastore.reference import DataReference
 from datastore.wrappers.routing import RoutingStore
-from metrics import Scope
 from stowstore.config import SchemeConfig, StoreConfig
 from stowstore.locations.registry import known_schemes
 from stowstore.opening import configure, dial_backend, dial_scheme
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+    from metrics import Scope
 
     M = TypeVar("M", bound=Message)
 else:
@@ -41,7 +42,7 @@ class StowStore(RoutingStore):
 
     def __init__(self, config: StoreConfig, *, scope: Scope | None = None) -> None:
         self._config = config
-        self._scope = scope or Scope("stow")
+        self._scope = scope
         self._primary_backend = dial_backend(config, self._scope)
         super().__init__(
             self._primary_backend.store,

@@ -97,11 +97,12 @@ class Opener:
     def store(self, reference: DataReference | None, *, create: bool = False) -> StowStore:
         """The store for a reference, the same one for the whole invocation."""
         if self._store is None:
-            from stowstore.config import ContainerPolicy
+            from stowstore.config import ContainerPolicy, Measuring
             from stowstore.store import StowStore
 
             policy = ContainerPolicy.IF_MISSING if create else ContainerPolicy.NEVER
-            self._store = StowStore(evolve(self._config(reference), create_container=policy))
+            config = evolve(self._config(reference), create_container=policy, measuring=Measuring.IF_HEARD)
+            self._store = StowStore(config)
         return self._store
 
     @contextmanager

@@ -17,7 +17,7 @@ from datastore.errors import ConfigError
 from stowstore.chunks.store import ChunkStore
 from stowstore.cli.opening import Opener, kind_options, option_pairs
 from stowstore.cli.volume_staging import staging_directory
-from stowstore.config import ContainerPolicy
+from stowstore.config import ContainerPolicy, Measuring
 from stowstore.versions.address import VolumeAddress, normal_root, open_root
 from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.manifest import VersionName
@@ -98,6 +98,7 @@ class Access:
                 options=self._options,
                 containers=ContainerPolicy.IF_MISSING if makes_directory else ContainerPolicy.NEVER,
                 create=create,
+                measuring=Measuring.IF_HEARD,
             )
             self._stack.callback(found.store.close)
         return found

@@ -10,7 +10,6 @@ from attrs import evolve
 
 from datastore.errors import ConfigError
 from datastore.reference import DataReference
-from datastore.wrappers.cached import CachePolicy
 from stowstore.config.mapping import parse_boolean
 from stowstore.config.values import ContainerPolicy, StoreConfig, option_texts
 from stowstore.locations.base import nearest
@@ -57,6 +56,8 @@ def _read_query(query: str) -> tuple[dict[str, str], dict[str, Any]]:
             elif name == "max_download_mbs":
                 fields["max_download_mbs"] = int(value)
             elif name == "cache_mbs":
+                from datastore.wrappers.cached import CachePolicy
+
                 fields["cache"] = CachePolicy(max_bytes=int(value) * _MIB)
             elif name == "name":
                 fields["name"] = value

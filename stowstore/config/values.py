@@ -13,17 +13,19 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from datastore.errors import ConfigError
 from datastore.pickling import PickledByFields
-from datastore.wrappers.cached import CachePolicy
 from datastore.wrappers.retrying import RetryPolicy
 from stowstore.locations.base import HttpSettings
 
-__all__ = ["ContainerPolicy", "SchemeConfig", "StoreConfig", "option_texts"]
+if TYPE_CHECKING:
+    from datastore.wrappers.cached import CachePolicy
+
+__all__ = ["ContainerPolicy", "Measuring", "SchemeConfig", "StoreConfig", "option_texts"]
 
 _MIB = 1 << 20
 _SECRET_NAME = re.compile(
@@ -39,6 +41,15 @@ class ContainerPolicy(StrEnum):
     """Look first, create only when it is really not there."""
     ALWAYS = "always"
     """Create without looking: for credentials that may create but not list."""
+
+
+class Measuring(StrEnum):
+    """Whether a store counts what it does."""
+
+    ALWAYS = "always"
+    IF_HEARD = "if_heard"
+    """Only where somebody can hear of it in other ways than a scrape of this process: in the logs, the files of
+    multi-process mode or a legacy scope.  Without, the client library of Prometheus is not loaded."""
 
 
 def option_texts(options: Mapping[str, object] | None) -> Mapping[str, str]:
@@ -78,7 +89,8 @@ class StoreConfig(PickledByFields):
     ``enable_multicontainer`` other containers may be used, and the base one may be left out.  ``schemes`` configures
     references of other schemes, which are dialled when first met.  ``max_download_mbs`` bounds one read, in MiB: None
     leaves ``read_raw`` unbounded and protobuf reads at 2.  ``name`` is the location's label in the metrics;
-    ``legacy_scope`` also exposes them under flytestdlib's names, in that scope.
+    ``legacy_scope`` also exposes them under flytestdlib's names, in that scope.  ``measuring`` is for processes that
+    nobody scrapes.
     """
 
     kind: str
@@ -95,6 +107,7 @@ class StoreConfig(PickledByFields):
     account: str | None = None
     name: str = "main"
     legacy_scope: str = ""
+    measuring: Measuring = field(default=Measuring.ALWAYS, converter=Measuring)
 
     def __attrs_post_init__(self) -> None:
         if self.max_download_mbs is not None and self.max_download_mbs < 0:

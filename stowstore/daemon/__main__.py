@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
+import gc
 import json
 import os
 import socket
 import sys
 
-from stowstore.daemon.process import main
-from stowstore.mounts.options import MountRequest
-
 if __name__ == "__main__":
-    # structlog would load it for the colours of tracebacks, which takes longer than to mount; a log has none.
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    parser = argparse.ArgumentParser(description="Serves one mount; started by `stowstore mount`.")
-    parser.add_argument("--log")
-    parser.add_argument("--lifeline", type=int)
-    parser.add_argument("--nursery", action="store_true", help="fork a daemon for each request on standard input")
-    arguments = parser.parse_args()
-    if arguments.nursery:
+    # Nothing that is loaded is garbage, and to look for some takes a tenth of the loading.
+    gc.disable()
+    if sys.argv[1:] == ["--nursery"]:
         from stowstore.daemon.nursery import serve
 
         serve(socket.socket(fileno=0))
+
+    import argparse
+
+    from stowstore.daemon.process import main
+    from stowstore.mounts.options import MountRequest
+
+    gc.freeze()
+    gc.enable()
+    parser = argparse.ArgumentParser(description="Serves one mount; started by `stowstore mount`.")
+    parser.add_argument("--log")
+    parser.add_argument("--lifeline", type=int)
+    parser.add_argument(
+        "--nursery", action="store_true", help="alone: fork a daemon for each request on standard input"
+    )
+    arguments = parser.parse_args()
     request = MountRequest.from_data(json.loads(sys.stdin.buffer.read()))
     # The answer goes to whoever started us, once; everything else goes to the log.
     answer = os.dup(1)

@@ -10,10 +10,8 @@ import socket
 import sys
 from typing import Final, NoReturn
 
-import structlog  # noqa: F401 - loaded once here instead of in every daemon
-
 from stowstore.daemon.process import main
-from stowstore.locations import local  # noqa: F401 - the location of most volumes, likewise
+from stowstore.locations import local  # noqa: F401 - the location of most volumes, loaded once for all daemons
 from stowstore.mounts.nursery import HELLO
 from stowstore.mounts.options import MountRequest
 from stowstore.namespace.metastore import sqlite  # noqa: F401 - likewise
@@ -25,11 +23,15 @@ _DESCRIPTORS: Final = 3
 
 
 def serve(connection: socket.socket) -> NoReturn:
-    """Forks daemons until the other side has gone.  Only a process of one thread may do so."""
+    """Forks daemons until the other side has gone.  Only a process of one thread may do so.
+
+    Garbage is collected from here on, where that was put off for the loading.
+    """
     if len(os.listdir("/proc/self/task")) != 1:
         os._exit(1)
     # What is loaded stays shared with every daemon, and none of them is left as a zombie.
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         said, descriptors, _, _ = socket.recv_fds(connection, len(HELLO), _DESCRIPTORS)

@@ -12,18 +12,17 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from attrs import evolve
 
 from datastore.events import get_logger
-from metrics import MetricsServer
 from stowstore.chunks.encryption import KeySource, Passphrase
+from stowstore.config import Measuring
 from stowstore.daemon.commands import Commands
 from stowstore.daemon.hosting import Hosted, open_session
 from stowstore.daemon.listening import ControlServer
-from stowstore.daemon.metrics import serve_metrics
 from stowstore.daemon.mounted import Mounted
 from stowstore.fuse.device import MountFailed, mount
 from stowstore.fuse.options import FuseOptions, KernelCache
@@ -34,6 +33,9 @@ from stowstore.namespace.background import stay_behind
 from stowstore.versions.session import Session
 from stowstore.volumes import ROVolume, Volume
 from stowstore.volumes.registry import registry
+
+if TYPE_CHECKING:
+    from metrics import MetricsServer
 
 __all__ = ["main"]
 
@@ -70,6 +72,8 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
 
     try:
         if request.options.metrics_port is not None:
+            from stowstore.daemon.metrics import serve_metrics
+
             metrics = serve_metrics(mounted, request.options.metrics_port)
         with ControlServer(socket, commands) as listening:
 
@@ -105,6 +109,8 @@ def main(request: MountRequest, *, answer: int, log: str, lifeline: int | None) 
 
 def _begin(request: MountRequest) -> Mounted:
     stay_behind()
+    if request.options.metrics_port is None:
+        registry.measuring = Measuring.IF_HEARD
     volume: Any = Volume.from_dict(request.volume)
     Volume.configure(volume.bucket, options=request.access or None, key=_key(request))
     if request.seen:
@@ -194,7 +200,6 @@ def _announce(mounted: Mounted, answer: int, log: str, socket: str, metrics_port
         )
     )
     _say(answer, {"done": {"pid": pid}})
-    # The first event that is heard costs some imports, for which nobody has to wait.
     _log.info("mount.ready", path=str(mounted.path), volume=mounted.volume.name)
 
 

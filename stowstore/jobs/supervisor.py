@@ -12,7 +12,6 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -167,6 +166,8 @@ def _attached(job: Job, name: str, volumes: NamedVolumes) -> Iterator[list[Attac
     with contextlib.ExitStack() as stack:
         found: list[Attachment] = []
         if job.volumes:
+            from concurrent.futures import ThreadPoolExecutor
+
             with nursery(), ThreadPoolExecutor(len(job.volumes), "attach") as pool:
                 starting = [
                     pool.submit(

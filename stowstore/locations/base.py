@@ -6,7 +6,6 @@ libraries inside ``dial``: importing stowstore stays fast, and a missing library
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -187,6 +186,8 @@ class Kind:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the valid name most like a wrong one, and otherwise the valid ones."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Final
 
 from stowstore.named.errors import BelowUsed, InvalidSize
@@ -57,6 +56,8 @@ def parse_size(text: str) -> int:
     whole = whole.lstrip("0")
     if len(whole) > _WHOLE_DIGITS:
         raise _overflow(text)
+    from fractions import Fraction
+
     size = int(Fraction(f"{whole or 0}.{part[:_PARTIAL_DIGITS] or 0}") * factor)
     if size > MAX_SIZE:
         raise _overflow(text)

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from datastore.errors import ConfigError
 from datastore.model import Feature
 from datastore.reference import DataReference
-from stowstore.config import ContainerPolicy, StoreConfig
+from stowstore.config import ContainerPolicy, Measuring, StoreConfig
 from stowstore.locations.registry import load_kind
 from stowstore.store import StowStore
 from stowstore.versions.errors import CorruptManifest
@@ -128,6 +128,7 @@ def open_root(
     options: Mapping[str, str] | None = None,
     containers: ContainerPolicy = ContainerPolicy.NEVER,
     create: RootFormat | None = None,
+    measuring: Measuring = Measuring.ALWAYS,
 ) -> Root:
     """Opens the root at a URL; makes one where there is nothing, if ``create`` says of what.
 
@@ -137,7 +138,7 @@ def open_root(
         NoSuchVolume: there is none.
         RootInUse: something else lies there.
     """
-    store, base = open_root_store(root, options=options, create=containers)
+    store, base = open_root_store(root, options=options, create=containers, measuring=measuring)
     address = _directory_address(root, options or {}) if base.scheme == "file" else None
     try:
         if create is None:

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from datastore.errors import StoreError
 from datastore.events import get_logger
 from stowstore.chunks.encryption import Encryption, KeySource
-from stowstore.config import ContainerPolicy
+from stowstore.config import ContainerPolicy, Measuring
 from stowstore.versions.address import normal_root, open_root
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.root import Root, RootFormat
@@ -91,6 +91,8 @@ class Registry:
     """The roots and volumes of this process; thread-safe."""
 
     def __init__(self) -> None:
+        #: Whether the stores of roots that are opened from now on count what they do.
+        self.measuring = Measuring.ALWAYS
         self._state = _State()
         self._access: dict[str, _Access] = {}
         self._meta_dirs: dict[Key, Path] = {}
@@ -137,7 +139,7 @@ class Registry:
             form = RootFormat()
             if access.key is not None:
                 form = RootFormat(encryption=Encryption.create(access.key)[0].to_data())
-        found = open_root(url, options=options, containers=policy, create=form)
+        found = open_root(url, options=options, containers=policy, create=form, measuring=self.measuring)
         with state.lock:
             return state.roots.setdefault((url, region), found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from stowstore.volumes.blocking import Blocks
 from stowstore.volumes.blocking_ro import BlockingROVolume
 from stowstore.volumes.files import Files
 from stowstore.volumes.registry import Key
+from stowstore.volumes.threads import in_thread
 from stowstore.volumes.volume import Access, Volume
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ROVolume(Volume):
 
         ``cache_dir`` keeps what was read for the next process; without it a bounded cache in memory does for this one.
         """
-        return await asyncio.to_thread(self.blocking.open, cache_dir=cache_dir, timeout=timeout)
+        return await in_thread(self.blocking.open, cache_dir=cache_dir, timeout=timeout)
 
     async def mount(
         self,
@@ -69,7 +69,7 @@ class ROVolume(Volume):
         Like `RWVolume.mount`; ``mount_path`` None is ``~/volumes/NAME@VERSION``.  A version has no journal, so nothing
         is kept in ``meta_dir``.
         """
-        return await asyncio.to_thread(
+        return await in_thread(
             self.blocking.mount,
             mount_path,
             meta_dir,
@@ -95,7 +95,7 @@ class ROVolume(Volume):
             RootInUse: there is a volume of that name.
             NoSuchVersion: this version is gone.
         """
-        return await asyncio.to_thread(self.blocking.fork, name, meta_dir, timeout)
+        return await in_thread(self.blocking.fork, name, meta_dir, timeout)
 
     async def __aenter__(self) -> Files:
         return await self.open()

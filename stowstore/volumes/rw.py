@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from stowstore.volumes.blocking_rw import BlockingRWVolume
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Conflicts, Merge
 from stowstore.volumes.registry import registry
+from stowstore.volumes.threads import in_thread
 from stowstore.volumes.volume import Access, Volume
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RWVolume(Volume):
             RootInUse: the root's prefix holds something else, or a new volume's name is taken.
             VolumeError: it is open with other options, or the journal belongs to another version.
         """
-        return await asyncio.to_thread(
+        return await in_thread(
             self.blocking.open,
             meta_dir=meta_dir,
             cache_dir=cache_dir,
@@ -110,7 +110,7 @@ class RWVolume(Volume):
             DeadlineExceeded: it was not ready in time; nothing is left of it.
             MountFailed: the path cannot be mounted on.
         """
-        return await asyncio.to_thread(
+        return await in_thread(
             self.blocking.mount,
             mount_path,
             meta_dir,
@@ -128,7 +128,7 @@ class RWVolume(Volume):
 
     async def close(self, *, discard: bool = False) -> None:
         """Closes it in this process; what is not committed stays in the journal, unless it is to be discarded."""
-        await asyncio.to_thread(self.blocking.close, discard=discard)
+        await in_thread(self.blocking.close, discard=discard)
 
     async def commit(
         self,
@@ -149,9 +149,7 @@ class RWVolume(Volume):
             LeaseLost: another writer has taken it; nothing was published.
             StoreError: the store failed; nothing was published and nothing is lost, try again.
         """
-        return await asyncio.to_thread(
-            self.blocking.commit, message, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
-        )
+        return await in_thread(self.blocking.commit, message, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout)
 
     async def finalize(
         self,
@@ -166,7 +164,7 @@ class RWVolume(Volume):
         A mounted volume is unmounted first, so that nothing more is written, and then published; when that fails,
         everything is in its journal, and it can be mounted or opened and finalized again.
         """
-        return await asyncio.to_thread(
+        return await in_thread(
             self.blocking.finalize, message, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
         )
 
@@ -219,9 +217,7 @@ class RWVolume(Volume):
             RootInUse: there is a volume of that name.
             NotCommitted: the volume is not open and has no version.
         """
-        return await asyncio.to_thread(
-            self.blocking.fork, name, as_, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout
-        )
+        return await in_thread(self.blocking.fork, name, as_, mount_path=mount_path, meta_dir=meta_dir, timeout=timeout)
 
     async def merge(
         self, other: Volume | str, *, conflicts: Conflicts | str = Conflicts.FAIL, message: str | None = None
@@ -236,7 +232,7 @@ class RWVolume(Volume):
             Unrelated: the two have no past in common.
             VolumeError: files are open.
         """
-        return await asyncio.to_thread(self.blocking.merge, other, conflicts=conflicts, message=message)
+        return await in_thread(self.blocking.merge, other, conflicts=conflicts, message=message)
 
     async def recover(
         self,
@@ -256,9 +252,7 @@ class RWVolume(Volume):
             RootInUse: there is a volume of that name.
             NoSuchVersion: the version the changes lie over has been pruned.
         """
-        return await asyncio.to_thread(
-            self.blocking.recover, name, meta_dir=meta_dir, cache_dir=cache_dir, message=message
-        )
+        return await in_thread(self.blocking.recover, name, meta_dir=meta_dir, cache_dir=cache_dir, message=message)
 
     async def restore(self, version: Volume | str, *, message: str | None = None) -> ROVolume:
         """Makes an earlier state the newest version; what came in between stays in the log.
@@ -269,7 +263,7 @@ class RWVolume(Volume):
             NoSuchVersion: there is none.
             VolumeError: files are open.
         """
-        return await asyncio.to_thread(self.blocking.restore, version, message=message)
+        return await in_thread(self.blocking.restore, version, message=message)
 
     async def __aenter__(self) -> Files:
         return await self.open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
@@ -28,6 +27,7 @@ from stowstore.volumes.history import Change, LogEntry, VolumeUsage
 from stowstore.volumes.lineage import Producer, checked_producer
 from stowstore.volumes.registry import Key, registry
 from stowstore.volumes.roots import ambient_region, default_root, storage_of
+from stowstore.volumes.threads import in_thread
 
 if TYPE_CHECKING:
     from stowstore.volumes.ro import ROVolume
@@ -196,7 +196,7 @@ class Volume:
             NoSuchVersion: the version is gone.
             CorruptManifest: it is not the one that was meant.
         """
-        return await asyncio.to_thread(BlockingVolumes(cls).from_locator, text)
+        return await in_thread(BlockingVolumes(cls).from_locator, text)
 
     @classmethod
     async def at(cls, address: str) -> Volume:
@@ -205,7 +205,7 @@ class Volume:
         Raises:
             NoSuchVolume, NoSuchVersion: there is none.
         """
-        return await asyncio.to_thread(BlockingVolumes(cls).at, address)
+        return await in_thread(BlockingVolumes(cls).at, address)
 
     @staticmethod
     def configure(root: str, *, options: Mapping[str, str] | None = None, key: KeySource | None = None) -> None:
@@ -346,11 +346,11 @@ class Volume:
         Raises:
             VolumeError: this process has not mounted it.
         """
-        await asyncio.to_thread(self._blocking().unmount, mount_path, timeout=timeout, force=force)
+        await in_thread(self._blocking().unmount, mount_path, timeout=timeout, force=force)
 
     async def close(self) -> None:
         """Closes it in this process; what is not committed stays in the journal.  Closing again does nothing."""
-        await asyncio.to_thread(self._blocking().close)
+        await in_thread(self._blocking().close)
 
     async def commit(
         self,
@@ -367,12 +367,12 @@ class Volume:
         )
         if self.access is Access.RO:
             return self
-        made: Volume = await asyncio.to_thread(self._blocking().finalize, message, meta_dir=meta_dir, timeout=timeout)
+        made: Volume = await in_thread(self._blocking().finalize, message, meta_dir=meta_dir, timeout=timeout)
         return made
 
     async def log(self, limit: int | None = None) -> list[LogEntry]:
         """The versions it came from, newest first, across forks and merges."""
-        return await asyncio.to_thread(self._blocking().log, limit)
+        return await in_thread(self._blocking().log, limit)
 
     async def diff(self, other: Volume | str | None = None) -> list[Change]:
         """What is different here from another version, ascending by path; from the version before where none is given.
@@ -383,11 +383,11 @@ class Volume:
         Raises:
             NoSuchVersion, NoSuchVolume: there is no such version.
         """
-        return await asyncio.to_thread(self._blocking().diff, other)
+        return await in_thread(self._blocking().diff, other)
 
     async def tag(self, tag: str, version: str | None = None) -> None:
         """Gives a version a name among the tags of the volume: this one, the newest, or the one said; moves a tag."""
-        await asyncio.to_thread(self._blocking().tag, tag, version)
+        await in_thread(self._blocking().tag, tag, version)
 
     async def untag(self, tag: str) -> None:
         """Takes a tag away.
@@ -395,15 +395,15 @@ class Volume:
         Raises:
             NoSuchVersion: there is none.
         """
-        await asyncio.to_thread(self._blocking().untag, tag)
+        await in_thread(self._blocking().untag, tag)
 
     async def tags(self) -> dict[str, str]:
         """The tags of the volume and the locators of what they name."""
-        return await asyncio.to_thread(self._blocking().tags)
+        return await in_thread(self._blocking().tags)
 
     async def usage(self) -> VolumeUsage:
         """How much the volume holds, and its root stores."""
-        return await asyncio.to_thread(self._blocking().usage)
+        return await in_thread(self._blocking().usage)
 
     async def migrate_metadata_store_type(
         self,
@@ -422,7 +422,7 @@ class Volume:
             ConfigError: that is the present store, or there is no such one.
             VolumeError: the volume is open.
         """
-        moved: Self = await asyncio.to_thread(
+        moved: Self = await in_thread(
             self._blocking().migrate_metadata_store_type, new_metadata_store_type, meta_dir, new_meta_dir
         )
         return moved

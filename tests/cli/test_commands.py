@@ -163,6 +163,18 @@ def test_a_job_loads_nothing_of_stores_and_their_metrics() -> None:
     assert set() == heavy & set(done.stdout.split())
 
 
+def test_a_command_loads_no_metrics(tmp_path: Path) -> None:
+    """Nobody scrapes a command, so its stores count nothing, and what would show it is not loaded."""
+    (tmp_path / "main").mkdir()
+    script = (
+        "import sys; from stowstore.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules, sep='\\n')"
+    )
+    command = [sys.executable, "-c", script, "--store", f"file://{tmp_path}/main", "put", __file__, "here"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert (tmp_path / "main" / "here").exists()
+    assert "prometheus_client" not in done.stdout.split()
+
+
 def test_without_a_store(stow: Run) -> None:
     """A plain key without a store explains what is missing."""
     result = stow("ls", "key", store=None)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.processors import LogfmtRenderer
 from structlog.testing import LogCapture
 
 from datastore.events import get_logger, listening, redact
@@ -40,6 +44,32 @@ def test_standard_logging(caplog: pytest.LogCaptureFixture) -> None:
     log.warning("storage.retry", attempt=2)
 
     assert ["event=storage.retry location=main kind=s3 attempt=2"] == caplog.messages
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text(' ="\\\\\n%aé'))
+def test_values_are_written_as_structlog_writes_them(value: object) -> None:
+    """Without structlog's configuration a line is what its renderer for logfmt would make of it."""
+    rendered = LogfmtRenderer(key_order=["event"], bool_as_flag=False)(None, "", {"note": value, "event": "done"})
+    heard: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = heard.append  # type: ignore[method-assign]
+    logging.getLogger("stowstore").addHandler(handler)
+    try:
+        get_logger().warning("done", note=value)
+    finally:
+        logging.getLogger("stowstore").removeHandler(handler)
+
+    assert [rendered] == [record.getMessage() for record in heard]
+
+
+def test_structlog_is_not_loaded_for_an_event() -> None:
+    """Whoever has not loaded structlog does without it: its import costs more than a command."""
+    said = "import sys, logging; logging.basicConfig(); from datastore.events import get_logger"
+    said += "; get_logger().error('failed', code=1); sys.exit('structlog' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+
+    assert (0, "ERROR:stowstore:event=failed code=1\n") == (done.returncode, done.stderr)
 
 
 def test_structlog_of_the_application(configured: LogCapture) -> None:

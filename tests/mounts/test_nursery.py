@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,12 @@ def test_an_error_of_a_forked_daemon_arrives(mounting: Mounting) -> None:
     with nursery.nursery(), pytest.raises(NotADirectoryError):
         mounting.mount(mounting.volume("one"), "one", options=_OWN, meta_dir=wrong / "meta")
     assert [] == table.known()
+
+
+def test_a_nursery_loads_what_a_daemon_needs_and_no_more() -> None:
+    """A job waits for it: web servers and clients, event loops and metrics that nobody asked for are not in it."""
+    script = "import sys, stowstore.daemon.nursery; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert loaded >= {"stowstore.daemon.process", "stowstore.locations.local", "sqlite3"}
+    assert loaded.isdisjoint({"prometheus_client", "structlog", "asyncio", "ssl", "http.server", "argparse"})

@@ -8,15 +8,18 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from datastore import DataReference, errors
 from datastore.memory import MemoryLocation
+from datastore.wrappers.cached import CachePolicy
 from datastore.wrappers.retrying import RetryPolicy
 from metrics import Scope, generate_text
 from stowstore import StoreConfig, StowStore, open_store
+from stowstore.config import Measuring
 from stowstore.locations import registry
 from stowstore.locations.base import Kind, Option
 from stowstore.locations.registry import known_kinds, load_kind, register_kind, register_scheme
@@ -244,8 +247,40 @@ def test_flytestdlibs_names_on_request() -> None:
         assert expected in lines
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "variables", "measured"),
+    [
+        ("scraped", {"measuring": Measuring.ALWAYS}, {}, True),
+        ("unheard", {}, {}, False),
+        ("unheard-cached", {"cache": CachePolicy(max_bytes=1 << 20)}, {}, False),
+        ("legacy", {"legacy_scope": "unscraped:storage"}, {}, True),
+        ("files", {}, {"PROMETHEUS_MULTIPROC_DIR": "/nowhere"}, True),
+    ],
+)
+def test_a_store_that_nobody_hears_of_is_not_measured(
+    name: str,
+    overrides: dict[str, Any],
+    variables: dict[str, str],
+    measured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that nobody scrapes counts only where its numbers go elsewhere; stores do the same either way."""
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    config = StoreConfig(kind="mem", container="c", name=name, **{"measuring": Measuring.IF_HEARD, **overrides})
+    with open_store(config) as store:
+        store.create_container("c")
+        store.write_bytes("mem://c/k", b"x")
+        assert [b"x", b"x"] == [store.read_bytes("mem://c/k") for _ in range(2)]
+        with pytest.raises(errors.NotFound):
+            store.read_bytes("mem://c/missing")
+
+    assert measured == (f'location="{name}"' in generate_text())
+
+
 @pytest.mark.usefixtures("own_registry")
-def test_opening_is_tried_again(scope: Scope) -> None:
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_opening_is_tried_again(scope: Scope, is_measured: bool) -> None:
     """A backend that is briefly unreachable when a store is opened, or a container is made, costs a retry."""
     dialled = []
 
@@ -255,7 +290,8 @@ def test_opening_is_tried_again(scope: Scope) -> None:
 
     register_kind(Kind(name="tests-flaky", schemes=("flaky",), dial=dial))
     retry = RetryPolicy(base_delay=0)
-    with open_store("flaky://c", scope=scope, retry=retry, enable_multicontainer=True) as store:
+    config = StoreConfig.from_url("flaky://c", retry=retry, enable_multicontainer=True, measuring=Measuring.IF_HEARD)
+    with open_store(config, scope=scope if is_measured else None) as store:
         store.create_container("d")
 
     assert {"c", "d"} == set(dialled[0].list_containers())
