@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from datastore.context import deadline
 from datastore.errors import ConfigError, DeadlineExceeded, PermissionDenied, StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase, WrongKey
 from stowstore.fuse import device
 from stowstore.fuse.device import MountFailed
-from stowstore.mounts import control, table
+from stowstore.mounts import control, starting, table
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.mounts.unmounting import unmount
 from stowstore.versions.errors import RootInUse, VolumeError
@@ -75,6 +76,21 @@ def test_without_a_path_it_lies_below_the_home(place: Place) -> None:
     path = volume.blocking.mount(timeout=30.0, **place.dirs())
     assert path.is_relative_to(Path.home())
     volume.blocking.unmount()
+
+
+def test_a_volume_that_is_not_open_in_time_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon gives up in time to say what it was waiting for, and no directory is left of the mount."""
+    monkeypatch.setattr(starting, "_TELLING", 1.0)
+    with pytest.raises(DeadlineExceeded, match=r"not mounted within 30 s: .*format\.json: the deadline of 0 s"):
+        place.mount(place.volume(), "new/mnt")
+    assert not (place.directory / "new").exists()
+
+
+def test_a_deadline_around_a_mount_holds(place: Place) -> None:
+    """What is left of the caller's time is all that a mount may take."""
+    with deadline(0.0), pytest.raises(DeadlineExceeded):
+        place.mount(place.volume())
+    assert not place.mounts()
 
 
 def test_unmounting_keeps_what_is_not_committed(place: Place) -> None:
@@ -139,6 +155,9 @@ def test_errors_of_mounting_arrive_as_what_they_are() -> None:
         raise control.raised(failure)
     with pytest.raises(PermissionDenied, match=r"^this is not the key"):
         raise control.raised(control.as_failure(WrongKey("this is not the key")))
+    refused = PermissionDenied("not with this key").about("read", "s3://bucket/key")
+    with pytest.raises(PermissionDenied, match=r"^read s3://bucket/key: not with this key$"):
+        raise control.raised(control.as_failure(refused))
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere")
     with pytest.raises(FileNotFoundError, match="directory: '/nowhere'"):
         raise control.raised(control.as_failure(missing))

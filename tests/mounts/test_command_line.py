@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_wrong_usage_is_told_with_its_exit_status(
     done = _stow(*(known.get(word, word.replace("ROOT", mounting.root)) for word in words))
     assert done.returncode == code, done.stderr
     assert text in done.stderr
+
+
+def test_a_store_that_never_answers_is_not_waited_for(mounting: Mounting) -> None:
+    """`--wait` holds for the whole command, whose first look at the store is its own and not the daemon's."""
+    path = mounting.directory / "mnt"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"endpoint=http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = ("-o", "access_key_id=key", "-o", "secret_key=secret")
+        done = _stow("mount", "--wait", "0.3", "-o", endpoint, *keys, "s3://bucket/root#volume", path)
+    assert done.returncode == 1
+    assert "s3://bucket/root/format.json: the deadline of 0.3 s has passed" in done.stderr
+    assert not path.exists()
 
 
 def test_a_mounted_path_is_measured(mounting: Mounting, path: Path) -> None:
