@@ -21,6 +21,7 @@ from datastore.context import remaining
 from datastore.errors import DeadlineExceeded
 from stowstore.fuse.device import MountFailed, find_mount
 from stowstore.mounts import control, nursery, table
+from stowstore.mounts.leftovers import make_room, sweep
 from stowstore.mounts.options import Lifetime, MountRequest
 from stowstore.mounts.unmounting import clear_dead
 
@@ -58,8 +59,12 @@ def start(request: MountRequest, *, timeout: float | None = None) -> Path:
     with _directory(path):
         log = _log_of(request)
         with open(log, "ab", opener=_private) as out:
+            # It is no old one from now on, whatever it holds.
+            os.utime(out.fileno())
             pid, answers = _forked(request, log, out.fileno()) or _spawned(request, log, out.fileno())
         try:
+            # The daemon has to be waited for anyway.
+            sweep()
             _await_ready(answers, request, log, end, seconds)
         except BaseException:
             _end(pid)
@@ -180,7 +185,9 @@ def _await_ready(answers: int, request: MountRequest, log: Path, end: float, tim
 def _log_of(request: MountRequest) -> Path:
     if request.options.log_file is not None:
         return Path(request.options.log_file).expanduser().absolute()
-    return table.names_of(request.path)[0].with_suffix(".log")
+    log = table.names_of(request.path)[0].with_suffix(".log")
+    make_room(log)
+    return log
 
 
 def _private(path: str, flags: int) -> int:

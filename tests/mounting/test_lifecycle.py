@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase, WrongKey
 from stowstore.fuse import device
 from stowstore.fuse.device import MountFailed
-from stowstore.mounts import control, starting, table
+from stowstore.mounts import control, leftovers, starting, table
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.mounts.unmounting import unmount
 from stowstore.versions.errors import RootInUse, VolumeError
@@ -464,3 +465,35 @@ def test_a_volume_in_memory_is_not_mounted(place: Place) -> None:
     """No daemon reaches it, and the error says what to do."""
     with pytest.raises(StoreError, match="memory"):
         Volume.new("data", bucket="mem://mounting/root").blocking.mount(place.directory / "mnt")
+
+
+def test_logs_of_ended_mounts_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old ones go, and the oldest of many; those of mounts that are listed stay, however old, and dead ones are."""
+    directory = table.runtime_directory()
+
+    def put(name: str, age: float) -> None:
+        (directory / name).write_text("")
+        os.utime(directory / name, (time.time() - age, time.time() - age))
+
+    month = 30 * 86_400.0
+    ended, crashed = "e" * 16, "c" * 16
+    kept = {f"{crashed}.json", f"{crashed}.log", f"{crashed}.sock", "somebody-elses.log"}
+    for name in (*kept, f"{ended}.log", f"{ended}.sock", f"{ended}.1234"):
+        put(name, month)
+    monkeypatch.setattr(leftovers, "_KEPT", 3)
+    for number in range(5):
+        put(f"{number:016}.log", 60.0 * number)
+    put(f"{5:016}.sock", 60.0)
+    leftovers.sweep()
+    newest = {*(f"{number:016}.log" for number in range(3)), f"{5:016}.sock"}
+    assert {name.name for name in directory.iterdir()} == kept | newest
+
+
+def test_a_large_log_is_put_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next mount at the same path begins another one."""
+    log = table.names_of(place.directory / "mnt")[0].with_suffix(".log")
+    log.write_text("much was said\n")
+    monkeypatch.setattr(leftovers, "_LARGE", 1)
+    place.mount(place.volume())
+    assert "much was said" not in log.read_text()
+    assert log.with_suffix(".old.log").read_text() == "much was said\n"
