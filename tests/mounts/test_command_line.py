@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stowstore.cli.app import main
 from tests.mounts.conftest import Mounting
 
 
@@ -105,6 +106,31 @@ def test_a_mounted_path_is_measured(mounting: Mounting, path: Path) -> None:
     rows = json.loads(_done("bench", path, "--small", "20", "--large", "1", "--json"))
     assert {"create 4 KiB", "unlink", "write 1 MiB"} <= {row["what"] for row in rows}
     assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "small", "status", "message"),
+    [
+        ("full", 3, 5, "full has no room for 1.0 MiB: No space left on device (--small and --large take less)"),
+        ("full", 900, 5, "full has no room for 3.5 MiB: No space left on device"),
+        ("missing", 1, 3, "missing: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, small: int, status: int, message: str
+) -> None:
+    """The error names the path that was asked for, and nothing is left there."""
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", full], check=True)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", str(tmp_path / path), "--small", str(small), "--large", "1"])
+        assert list(full.iterdir()) == []
+    finally:
+        subprocess.run(["umount", full], check=True)
+    assert caught.value.code == status
+    assert message in capsys.readouterr().err
 
 
 def test_the_demo_mounts() -> None:
