@@ -130,5 +130,6 @@ class Backoff:
         try:
             self._sleep(delay)
         except (DeadlineExceeded, Cancelled) as over:
+            over.hint = over.hint or f"before that: {error.message}"
             raise over.about(self._operation.value, as_reference(self._reference)) from error
         return True

@@ -37,7 +37,7 @@ class Row:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--store", "store_url", metavar="URL", help="Store to measure; the configured one by default.")
 @click.option("--small", type=click.IntRange(1), default=500, show_default=True, help="How many objects of 4 KiB.")
 @click.option("--large", type=click.IntRange(1), default=64, show_default=True, help="MiB of the large object.")

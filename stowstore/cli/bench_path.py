@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from time import perf_counter
 
 from attrs import frozen
 
+from datastore.errors import LimitExceeded
 from stowstore.cli.output import size_text
 
 __all__ = ["PathRow", "measure_path"]
@@ -34,14 +36,23 @@ def measure_path(path: Path, small: int, large: int) -> Iterator[PathRow]:
     """Small files and one large file, in a directory of their own that is removed afterwards.
 
     Raises:
+        LimitExceeded: they do not fit.
         OSError: the directory cannot be written.
     """
-    work = Path(tempfile.mkdtemp(prefix="stowstore-bench-", dir=path))
     try:
-        yield from _small(work, small)
-        yield from _large(work, large)
-    finally:
-        shutil.rmtree(work)
+        work = Path(tempfile.mkdtemp(prefix="stowstore-bench-", dir=path))
+        try:
+            yield from _small(work, small)
+            yield from _large(work, large)
+        finally:
+            shutil.rmtree(work)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = size_text(max(small * _PAGE, large))
+            raise LimitExceeded(
+                f"{path} has no room for {needed}: {error.strerror}", hint="--small and --large take less"
+            ) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _small(work: Path, count: int) -> Iterator[PathRow]:
@@ -51,7 +62,7 @@ def _small(work: Path, count: int) -> Iterator[PathRow]:
     def create(name: str) -> None:
         descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            os.write(descriptor, data)
+            _write(descriptor, data)
         finally:
             os.close(descriptor)
 
@@ -84,7 +95,7 @@ def _large(work: Path, size: int) -> Iterator[PathRow]:
     try:
         began = perf_counter()
         for _ in range(pieces):
-            os.write(descriptor, data)
+            _write(descriptor, data)
         yield _row("write 1 MiB", pieces, perf_counter() - began, pieces * _PIECE)
         began = perf_counter()
         os.fsync(descriptor)
@@ -97,6 +108,12 @@ def _large(work: Path, size: int) -> Iterator[PathRow]:
         yield _row("read 1 MiB, cold kernel", pieces, perf_counter() - began, pieces * _PIECE)
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    # What is nearly full takes a part.
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _row(what: str, count: int, seconds: float, size: int | None) -> PathRow:

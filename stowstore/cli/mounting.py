@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from datastore.context import deadline
+from datastore.errors import NoSuchContainer
 from stowstore.cli.opening import Opener, kind_options, option_pairs
 from stowstore.cli.output import echo_json, echo_table, json_option, size_text, time_text
 from stowstore.mounts import table, unmounting
@@ -18,6 +20,7 @@ from stowstore.mounts.control import ask
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import NoSuchVolume
+from stowstore.versions.root import MADE_ON_DEMAND
 from stowstore.volumes import ROVolume, RWVolume, Volume
 
 __all__ = ["commit", "finalize", "mount", "mounts", "refresh", "stats", "umount", "warmup"]
@@ -111,7 +114,6 @@ def mount(
     address = VolumeAddress.parse(volume)
     given = {**opener.options, **option_pairs(options)}
     Volume.configure(address.root, options=given, key=key)
-    found = _volume(address, create)
     told = MountOptions(
         kernel_cache=kernel_cache,
         xattrs=not no_xattrs,
@@ -123,25 +125,27 @@ def mount(
     )
     shared: dict[str, Any] = {
         "cache_dir": cache_dir,
-        "timeout": wait,
         "attr_cache": attr_cache,
         "entry_cache": entry_cache,
         "dir_entry_cache": dir_entry_cache,
         "options": told,
     }
     began = time.perf_counter()
-    if isinstance(found, ROVolume):
-        found.blocking.mount(path, **shared)
-    else:
-        found.blocking.mount(
-            path,
-            meta_dir=meta_dir,
-            writeback=writeback,
-            upload_delay=upload_delay,
-            max_uploads=max_uploads,
-            read_only=read_only,
-            **shared,
-        )
+    with deadline(wait), opener.limits():
+        found = _volume(address, create)
+        if isinstance(found, ROVolume):
+            found.blocking.mount(path, timeout=wait, **shared)
+        else:
+            found.blocking.mount(
+                path,
+                meta_dir=meta_dir,
+                timeout=wait,
+                writeback=writeback,
+                upload_delay=upload_delay,
+                max_uploads=max_uploads,
+                read_only=read_only,
+                **shared,
+            )
     record = table.find(path)
     if as_json:
         echo_json(_described(record) if record else {"path": str(path)})
@@ -270,7 +274,8 @@ def _volume(address: VolumeAddress, create: bool) -> RWVolume | ROVolume:
         assert isinstance(found, (RWVolume, ROVolume))
         return found
     except NoSuchVolume as error:
-        if address.version is not None or address.digest is not None:
+        on_demand = address.root.partition("://")[0] in MADE_ON_DEMAND
+        if address.version is not None or (isinstance(error.__cause__, NoSuchContainer) and not on_demand):
             raise
         if not create:
             raise NoSuchVolume(error.message, hint="make it: stowstore mount --create") from error

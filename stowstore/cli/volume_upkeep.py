@@ -81,7 +81,7 @@ def check(access: Access, where: str, depth: str, dask: str | None, as_json: boo
         for finding in report.findings:
             click.echo(f"{finding.kind.value}: {printable(str(finding))}")
         verdict = "whole" if report.is_whole else f"{len(report.findings)} findings"
-        read = f", {report.blocks} blocks" if depth == "data" else ""
+        read = f", {report.blocks} blocks" if depth == "data" else "; what files hold was not read, --depth data does"
         click.echo(
             f"{verdict}: looked at {report.versions} versions, {report.inodes} inodes, {report.nodes} nodes{read}",
             err=not report.is_whole,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from attrs import asdict
 
-from datastore.errors import ConfigError
+from datastore.errors import ConfigError, StoreError
 from stowstore.daemon.hosting import Hosted
 from stowstore.daemon.mounted import Mounted
 from stowstore.index.diff import diff_snapshots
@@ -110,11 +110,13 @@ class Commands:
 
     def _do_unmount(self) -> dict[str, Any]:
         """Takes the mount away, from programs that work in it too."""
+        self._require_journal()
         threading.Thread(target=self._mounted.unmount, daemon=True).start()
         return {}
 
     def _do_unmount_unused(self) -> dict[str, Any]:
         """Takes the mount away unless programs work in it."""
+        self._require_journal()
         end = time.monotonic() + _BUSY_PATIENCE
         while not self._mounted.unmount_if_unused():
             if time.monotonic() >= end:
@@ -194,6 +196,20 @@ class Commands:
     def _require_writable(self) -> None:
         if self._mounted.session.read_only:
             raise VolumeError(f"{self._mounted.path} is mounted for reading only", hint="fork it, and write the fork")
+
+    def _require_journal(self) -> None:
+        """Raises where what is not committed would end with the mount."""
+        journal = self._mounted.session.files.journal
+        if journal is None or self._changed() == 0:
+            return
+        try:
+            journal.write()
+        except (OSError, StoreError) as error:
+            path = self._mounted.path
+            raise VolumeError(
+                f"{path} stays mounted: what is not committed cannot be written to its journal: {error}",
+                hint=f"make room, or copy it elsewhere; `stowstore umount --force {path}` gives it up",
+            ) from error
 
     def _published(self, manifest: Manifest) -> dict[str, Any]:
         return {"locator": self._locator(manifest.name)}

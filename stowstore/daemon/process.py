@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from attrs import evolve
 
+from datastore.context import deadline
 from datastore.events import get_logger
 from stowstore.chunks.encryption import KeySource, Passphrase
 from stowstore.config import Measuring
@@ -115,11 +116,12 @@ def _begin(request: MountRequest) -> Mounted:
     Volume.configure(volume.bucket, options=request.access or None, key=_key(request))
     if request.seen:
         registry.remove(volume._key(), "is not open yet", None)
-    if request.hosting is not None:
-        session = open_session(volume, request.opening, request.hosting)
-    else:
-        volume.blocking.open(**request.opening)
-        session = registry.require(volume._key()).session
+    with _in_time(request):
+        if request.hosting is not None:
+            session = open_session(volume, request.opening, request.hosting)
+        else:
+            volume.blocking.open(**request.opening)
+            session = registry.require(volume._key()).session
     options = request.options
     # Where no file of a version can have attributes, the kernel need not ask: `ls -l` does so for every one.
     xattrs = options.xattrs and not (isinstance(volume, ROVolume) and not session.files.has_stored_xattrs)
@@ -145,6 +147,13 @@ def _begin(request: MountRequest) -> Mounted:
     except BaseException:
         os.close(device)
         raise
+
+
+def _in_time(request: MountRequest) -> contextlib.AbstractContextManager[object]:
+    """Has a store that does not answer fail while there is somebody to be told what did not."""
+    if request.opened_by is None:
+        return contextlib.nullcontext()
+    return deadline(max(0.0, round(request.opened_by - time.monotonic(), 1)))
 
 
 def _require_outside(path: Path, volume: Any, session: Session) -> None:

@@ -217,8 +217,12 @@ class Operations:
             if stranger and without_privileges(found, self._caller(uid, gid)) != found.mode:
                 return self._attr_prefix + self.files.show(node)
             changes = AttributeChanges(uid=found.uid)
-        # Of a chown the kernel says so whoever calls, and setgid without group execution stays then.
-        caller = self._toucher(uid, gid) if valid & _SET_KILL_SUIDGID and valid & _SET_SIZE else ROOT
+        if valid & _SET_SIZE:
+            caller = self._toucher(uid, gid) if valid & _SET_KILL_SUIDGID else ROOT
+        else:
+            # Of a chown the kernel says that it takes setuid and setgid whoever calls; from root it does not take
+            # setgid without group execution.
+            caller = self._caller(uid, gid)
         return self._attr_prefix + self.files.change(node, changes, caller)
 
     def statx(self, node: int, body: Body, uid: int, gid: int) -> Payload:

@@ -94,7 +94,8 @@ def as_failure(error: BaseException) -> dict[str, Any]:
     failure: dict[str, Any] = {"kind": type(error).__name__, "message": str(error), "hint": None}
     if isinstance(error, StoreError):
         above = [kind.__name__ for kind in type(error).__mro__[1:] if issubclass(kind, StoreError)]
-        failure |= {"message": error.message, "hint": error.hint, "above": above}
+        about = {"op": error.op, "reference": error.reference}
+        failure |= {"message": error.message, "hint": error.hint, "above": above, "about": about}
     elif isinstance(error, OSError):
         failure |= {"errno": error.errno, "message": error.strerror or str(error)}
         if error.filename is not None:
@@ -107,13 +108,14 @@ def raised(failure: dict[str, Any]) -> Exception:
     kind, message, hint = str(failure.get("kind")), str(failure.get("message")), failure.get("hint")
     if failure.get("errno") is not None:
         return OSError(int(failure["errno"]), message, failure.get("filename"))
+    about = failure.get("about", {})
     for name in (kind, *failure.get("above", ())):
         for module in (volume_errors, store_errors, device):
             found = getattr(module, name, None)
             if isinstance(found, type) and issubclass(found, StoreError):
                 with contextlib.suppress(TypeError):
-                    return found(message, hint=hint)
-    return StoreError(message if kind == "StoreError" else f"{kind}: {message}", hint=hint)
+                    return found(message, hint=hint, **about)
+    return StoreError(message if kind == "StoreError" else f"{kind}: {message}", hint=hint, **about)
 
 
 def _send(connection: socket.socket, record: table.MountRecord, do: str, arguments: dict[str, Any]) -> None:

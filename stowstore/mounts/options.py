@@ -91,13 +91,15 @@ class MountRequest:
 
     ``path`` is kept as the kernel calls it.
     ``volume`` is the volume as `Volume.to_dict` has it, ``opening`` the arguments of its `open`; ``seen`` says that the
-    process knows the volume to exist.  ``key`` is a pair of its kind (``key`` in hexadecimal, ``passphrase``) and text.
+    process knows the volume to exist.  ``opened_by`` is when it has to be open, on the system's monotonic clock.
+    ``key`` is a pair of its kind (``key`` in hexadecimal, ``passphrase``) and text.
     """
 
     path: Path = field(converter=mount_point)
     volume: Mapping[str, Any]
     opening: Mapping[str, Any]
     seen: bool = False
+    opened_by: float | None = None
     access: Mapping[str, str] = field(factory=dict, repr=False)
     key: tuple[str, str] | None = field(default=None, repr=False)
     options: MountOptions = field(factory=MountOptions)

@@ -11,14 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from attrs import evolve
 
+from datastore.context import remaining
 from datastore.errors import DeadlineExceeded
 from stowstore.fuse.device import MountFailed, find_mount
 from stowstore.mounts import control, nursery, table
+from stowstore.mounts.leftovers import make_room, sweep
 from stowstore.mounts.options import Lifetime, MountRequest
 from stowstore.mounts.unmounting import clear_dead
 
@@ -26,6 +29,9 @@ __all__ = ["DEFAULT_TIMEOUT", "start"]
 
 #: How long a mount may take when nothing is said, seconds.
 DEFAULT_TIMEOUT: Final = 60.0
+
+#: The part of the time that is left for a daemon to mount and to say what happened, once its volume should be open.
+_TELLING: Final = 0.1
 
 #: How long one wait for an answer may be, seconds: the system refuses endless ones.
 _LONGEST_WAIT: Final = 86_400.0
@@ -35,32 +41,44 @@ _LAST_WORDS: Final = 2000
 
 
 def start(request: MountRequest, *, timeout: float | None = None) -> Path:
-    """Mounts, and returns the path when it answers.
+    """Mounts, and returns the path when it answers, within the timeout and the context's deadline.
 
     Raises:
-        MountFailed, StoreError, OSError: what kept the daemon from serving; nothing is left of it.
-        DeadlineExceeded: it was not ready in time; nothing is left of it.
+        MountFailed, StoreError, OSError: what kept the daemon from serving; nothing is left of it but its log.
+        DeadlineExceeded: it was not ready in time; nothing is left of it but its log.
     """
     path = request.path
+    seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+    if (left := remaining()) is not None:
+        seconds = min(seconds, left)
+    end = time.monotonic() + seconds
+    request = evolve(request, opened_by=end - seconds * _TELLING)
     clear_dead(path)
     if find_mount(path) is not None:
         raise MountFailed(f"a volume is mounted at {path} already", hint="unmount it, or choose another path")
-    _make_directory(path)
-    log = _log_of(request)
-    with open(log, "ab", opener=_private) as out:
-        pid, answers = _forked(request, log, out.fileno()) or _spawned(request, log, out.fileno())
-    try:
-        _await_ready(answers, request, log, DEFAULT_TIMEOUT if timeout is None else timeout)
-    except BaseException:
-        _end(pid)
-        clear_dead(path)
-        raise
-    finally:
-        os.close(answers)
+    with _directory(path):
+        log = _log_of(request)
+        with open(log, "ab", opener=_private) as out:
+            # It is no old one from now on, whatever it holds.
+            os.utime(out.fileno())
+            pid, answers = _forked(request, log, out.fileno()) or _spawned(request, log, out.fileno())
+        try:
+            # The daemon has to be waited for anyway.
+            sweep()
+            _await_ready(answers, request, log, end, seconds)
+        except BaseException:
+            _end(pid)
+            clear_dead(path)
+            raise
+        finally:
+            os.close(answers)
     return path
 
 
-def _make_directory(path: Path) -> None:
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[None]:
+    """Makes the directory to mount on where there is none, and takes it away again when the block fails."""
+    made = [one for one in (path, *path.parents) if not os.path.lexists(one)]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -69,6 +87,13 @@ def _make_directory(path: Path) -> None:
         raise MountFailed(
             f"there is no directory {path}, and it cannot be made: {error.strerror}", hint="choose another path"
         ) from error
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for one in made:
+                one.rmdir()
+        raise
 
 
 def _forked(request: MountRequest, log: Path, out: int) -> tuple[int, int] | None:
@@ -134,14 +159,13 @@ def _end(pid: int) -> None:
         time.sleep(0.005)
 
 
-def _await_ready(answers: int, request: MountRequest, log: Path, timeout: float) -> None:
-    end = time.monotonic() + timeout
+def _await_ready(answers: int, request: MountRequest, log: Path, end: float, timeout: float) -> None:
     said = b""
     while not said.endswith(b"\n"):
         left = end - time.monotonic()
         if left <= 0 or not select.select([answers], [], [], min(left, _LONGEST_WAIT))[0]:
             raise DeadlineExceeded(
-                f"{request.path} was not mounted within {timeout:g} s", hint=f"its log is {log}; or allow more time"
+                f"{request.path} was not mounted within {timeout:.3g} s", hint=f"its log is {log}; or allow more time"
             )
         part = os.read(answers, 1 << 16)
         if not part:
@@ -152,13 +176,18 @@ def _await_ready(answers: int, request: MountRequest, log: Path, timeout: float)
         said += part
     answer = json.loads(said)
     if "failed" in answer:
-        raise control.raised(answer["failed"])
+        error = control.raised(answer["failed"])
+        if isinstance(error, DeadlineExceeded):
+            raise DeadlineExceeded(f"{request.path} was not mounted within {timeout:.3g} s: {error}") from error
+        raise error
 
 
 def _log_of(request: MountRequest) -> Path:
     if request.options.log_file is not None:
         return Path(request.options.log_file).expanduser().absolute()
-    return table.names_of(request.path)[0].with_suffix(".log")
+    log = table.names_of(request.path)[0].with_suffix(".log")
+    make_room(log)
+    return log
 
 
 def _private(path: str, flags: int) -> int:

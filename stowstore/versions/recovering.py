@@ -82,10 +82,10 @@ def _base(root: Root, volume: str, said: dict[str, str]) -> Manifest | None:
     """The version the changes lie over; the one that was being published, where that has happened."""
     if not root.has_volume(volume):
         return None
-    for wanted in filter(None, (said[PENDING], said[BASE])):
-        for found in walk_history(root, root.head(volume)):
-            if found.id == wanted:
-                return found
+    # The newer of the two: what an earlier commit has published is older than what the records lie over.
+    for found in walk_history(root, root.head(volume)):
+        if found.id in (said[PENDING], said[BASE]):
+            return found
     if said[BASE]:
         raise NoSuchVersion(
             f"the changes of {volume} lie over version {said[BASE]}, which is not in its history any more",

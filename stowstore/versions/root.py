@@ -21,7 +21,15 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from datastore.errors import AlreadyExists, InvalidReference, LimitExceeded, NotFound, PreconditionFailed, StoreError
+from datastore.errors import (
+    AlreadyExists,
+    InvalidReference,
+    LimitExceeded,
+    NoSuchContainer,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+)
 from datastore.model import Feature, WriteOptions
 from datastore.protocol import Store
 from datastore.reference import DataReference
@@ -29,12 +37,15 @@ from stowstore.versions.errors import CorruptManifest, FormatTooNew, NoSuchVersi
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.ulid import is_ulid
 
-__all__ = ["FORMAT_VERSION", "HEAD", "Root", "RootFormat", "check_volume_name"]
+__all__ = ["FORMAT_VERSION", "HEAD", "MADE_ON_DEMAND", "Root", "RootFormat", "check_volume_name"]
 
 FORMAT_VERSION: Final = 1
 
 #: The reference every volume has once it was committed.
 HEAD: Final = "head"
+
+#: Schemes whose containers are made with the first root in them; a mistyped bucket of a cloud must not become one.
+MADE_ON_DEMAND: Final = ("file", "mem")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SMALL = 1 << 20
@@ -158,6 +169,11 @@ class Root:
         try:
             form = RootFormat.decode(_read(store, base.join("format.json")))
         except NotFound as error:
+            if isinstance(error, NoSuchContainer) and base.scheme not in MADE_ON_DEMAND:
+                raise NoSuchVolume(
+                    f"{address or base} is no root of volumes: there is no container {base.container}",
+                    hint=f"mend the name or the endpoint, or make it: stowstore mb {base.scheme}://{base.container}",
+                ) from error
             raise NoSuchVolume(
                 f"{address or base} is no root of volumes, it has no format.json", hint="create a volume there first"
             ) from error

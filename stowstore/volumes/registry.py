@@ -23,14 +23,11 @@ from stowstore.chunks.encryption import Encryption, KeySource
 from stowstore.config import ContainerPolicy, Measuring
 from stowstore.versions.address import normal_root, open_root
 from stowstore.versions.errors import VolumeError
-from stowstore.versions.root import Root, RootFormat
+from stowstore.versions.root import MADE_ON_DEMAND, Root, RootFormat
 from stowstore.versions.session import Session
 from stowstore.volumes.files import Files
 
 __all__ = ["Key", "OpenOptions", "OpenVolume", "Registry", "registry"]
-
-#: Kinds whose containers are made with the first volume in them; a mistyped bucket of a cloud must not become one.
-_MADE_ON_DEMAND: Final = ("file", "mem")
 
 _log = get_logger(part="volume")
 
@@ -133,7 +130,7 @@ class Registry:
         if region is not None:
             options.setdefault("region", region)
         scheme = url.partition("://")[0]
-        policy = ContainerPolicy.IF_MISSING if create and scheme in _MADE_ON_DEMAND else ContainerPolicy.NEVER
+        policy = ContainerPolicy.IF_MISSING if create and scheme in MADE_ON_DEMAND else ContainerPolicy.NEVER
         form = None
         if create:
             form = RootFormat()

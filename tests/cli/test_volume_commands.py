@@ -469,7 +469,8 @@ def test_check_and_repair_name_what_is_hurt(volume: Volume, data: str, tmp_path:
     content[100_000] ^= 0xFF
     largest.write_bytes(content)
 
-    assert 0 == volume("check", data, "--depth", "existence").status
+    shallow = volume("check", data, "--depth", "existence")
+    assert (0, True) == (shallow.status, "what files hold was not read" in shallow.out)
     found = volume("check", data, "--depth", "data", "--json")
     assert 1 == found.status
     assert ["data/large.bin"] in [finding["paths"] for finding in found.json["findings"]]

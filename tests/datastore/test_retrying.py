@@ -147,6 +147,7 @@ def test_a_deadline_that_leaves_no_time_ends_it_early() -> None:
         store.head(REF)
     assert isinstance(caught.value.__cause__, TransientError)
     assert (caught.value.op, caught.value.reference) == ("head", str(REF))
+    assert caught.value.hint == f"before that: {caught.value.__cause__.message}"
 
 
 def test_cancelling_stops_the_wait() -> None:

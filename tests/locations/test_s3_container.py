@@ -20,6 +20,9 @@ from datastore.errors import (
 )
 from datastore.model import SignedURLProperties
 from stowstore.locations.base import HttpSettings
+from stowstore.versions.address import open_root
+from stowstore.versions.errors import NoSuchVolume
+from stowstore.versions.root import RootFormat
 from tests.faulty_http import FaultyProxy
 from tests.locations.s3_buckets import dial, dial_server, fresh_bucket, get, keys_of, put, raw_client
 from tests.servers import Server
@@ -366,3 +369,12 @@ def test_a_cancelled_context_sends_nothing(container: Container) -> None:
         with pytest.raises(StoreError, match="cancelled"):
             put(container, "k")
     assert keys_of(container) == []
+
+
+def test_a_root_in_a_bucket_that_is_missing_says_which(radosgw: Server) -> None:
+    """It is not the root that is to be made, but the bucket."""
+    options = {"endpoint": radosgw.endpoint, "access_key_id": radosgw.access_key, "secret_key": radosgw.secret_key}
+    with pytest.raises(NoSuchVolume, match=r"there is no container nowhere \(.*stowstore mb s3://nowhere\)"):
+        open_root("s3://nowhere/root", options=options)
+    with pytest.raises(NoSuchContainer, match="create it, or mend the name"):
+        open_root("s3://nowhere/root", options=options, create=RootFormat())

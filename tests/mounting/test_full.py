@@ -13,6 +13,7 @@ import pytest
 
 from stowstore.mounts import control
 from stowstore.mounts.options import MountOptions
+from stowstore.versions.errors import VolumeError
 from tests.mounting.places import Place
 
 _KIB = 1 << 10
@@ -158,3 +159,18 @@ def test_direct_writes_are_taken_whole_or_refused(place: Place, kernel_cache: st
             os.close(descriptor)
         assert data[:] + data[: _SIZE - size] == (path / "f").read_bytes()
     assert _SIZE == _used(path)
+
+
+def test_a_mount_whose_journal_is_full_is_not_taken_away(place: Place, small: Path) -> None:
+    """What is not committed would end with it; it can be read meanwhile, and is kept as soon as there is room."""
+    volume = place.volume()
+    path = place.mount(volume, meta_dir=small / "meta")
+    _by_dd(small)
+    for number in range(2000):
+        (path / f"{number:0200}").touch()
+    with pytest.raises(VolumeError, match=r"stays mounted: what is not committed cannot be written"):
+        volume.blocking.unmount()
+    assert len(os.listdir(path)) == 2000
+    (small / "f").unlink()
+    volume.blocking.unmount()
+    assert len(os.listdir(place.mount(volume, meta_dir=small / "meta"))) == 2000

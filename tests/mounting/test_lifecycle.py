@@ -9,18 +9,20 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datastore.context import deadline
 from datastore.errors import ConfigError, DeadlineExceeded, PermissionDenied, StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase, WrongKey
 from stowstore.fuse import device
 from stowstore.fuse.device import MountFailed
-from stowstore.mounts import control, table
+from stowstore.mounts import control, leftovers, starting, table
 from stowstore.mounts.options import Lifetime, MountOptions
 from stowstore.mounts.unmounting import unmount
 from stowstore.versions.errors import RootInUse, VolumeError
@@ -75,6 +77,21 @@ def test_without_a_path_it_lies_below_the_home(place: Place) -> None:
     path = volume.blocking.mount(timeout=30.0, **place.dirs())
     assert path.is_relative_to(Path.home())
     volume.blocking.unmount()
+
+
+def test_a_volume_that_is_not_open_in_time_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon gives up in time to say what it was waiting for, and no directory is left of the mount."""
+    monkeypatch.setattr(starting, "_TELLING", 1.0)
+    with pytest.raises(DeadlineExceeded, match=r"not mounted within 30 s: .*format\.json: the deadline of 0 s"):
+        place.mount(place.volume(), "new/mnt")
+    assert not (place.directory / "new").exists()
+
+
+def test_a_deadline_around_a_mount_holds(place: Place) -> None:
+    """What is left of the caller's time is all that a mount may take."""
+    with deadline(0.0), pytest.raises(DeadlineExceeded):
+        place.mount(place.volume())
+    assert not place.mounts()
 
 
 def test_unmounting_keeps_what_is_not_committed(place: Place) -> None:
@@ -139,6 +156,9 @@ def test_errors_of_mounting_arrive_as_what_they_are() -> None:
         raise control.raised(failure)
     with pytest.raises(PermissionDenied, match=r"^this is not the key"):
         raise control.raised(control.as_failure(WrongKey("this is not the key")))
+    refused = PermissionDenied("not with this key").about("read", "s3://bucket/key")
+    with pytest.raises(PermissionDenied, match=r"^read s3://bucket/key: not with this key$"):
+        raise control.raised(control.as_failure(refused))
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere")
     with pytest.raises(FileNotFoundError, match="directory: '/nowhere'"):
         raise control.raised(control.as_failure(missing))
@@ -445,3 +465,35 @@ def test_a_volume_in_memory_is_not_mounted(place: Place) -> None:
     """No daemon reaches it, and the error says what to do."""
     with pytest.raises(StoreError, match="memory"):
         Volume.new("data", bucket="mem://mounting/root").blocking.mount(place.directory / "mnt")
+
+
+def test_logs_of_ended_mounts_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old ones go, and the oldest of many; those of mounts that are listed stay, however old, and dead ones are."""
+    directory = table.runtime_directory()
+
+    def put(name: str, age: float) -> None:
+        (directory / name).write_text("")
+        os.utime(directory / name, (time.time() - age, time.time() - age))
+
+    month = 30 * 86_400.0
+    ended, crashed = "e" * 16, "c" * 16
+    kept = {f"{crashed}.json", f"{crashed}.log", f"{crashed}.sock", "somebody-elses.log"}
+    for name in (*kept, f"{ended}.log", f"{ended}.sock", f"{ended}.1234"):
+        put(name, month)
+    monkeypatch.setattr(leftovers, "_KEPT", 3)
+    for number in range(5):
+        put(f"{number:016}.log", 60.0 * number)
+    put(f"{5:016}.sock", 60.0)
+    leftovers.sweep()
+    newest = {*(f"{number:016}.log" for number in range(3)), f"{5:016}.sock"}
+    assert {name.name for name in directory.iterdir()} == kept | newest
+
+
+def test_a_large_log_is_put_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next mount at the same path begins another one."""
+    log = table.names_of(place.directory / "mnt")[0].with_suffix(".log")
+    log.write_text("much was said\n")
+    monkeypatch.setattr(leftovers, "_LARGE", 1)
+    place.mount(place.volume())
+    assert "much was said" not in log.read_text()
+    assert log.with_suffix(".old.log").read_text() == "much was said\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from stowstore.cli.app import main
 from tests.mounts.conftest import Mounting
 
 
@@ -86,12 +88,49 @@ def test_wrong_usage_is_told_with_its_exit_status(
     assert text in done.stderr
 
 
+def test_a_store_that_never_answers_is_not_waited_for(mounting: Mounting) -> None:
+    """`--wait` holds for the whole command, whose first look at the store is its own and not the daemon's."""
+    path = mounting.directory / "mnt"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"endpoint=http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = ("-o", "access_key_id=key", "-o", "secret_key=secret")
+        done = _stow("mount", "--wait", "0.3", "-o", endpoint, *keys, "s3://bucket/root#volume", path)
+    assert done.returncode == 1
+    assert "s3://bucket/root/format.json: the deadline of 0.3 s has passed" in done.stderr
+    assert not path.exists()
+
+
 def test_a_mounted_path_is_measured(mounting: Mounting, path: Path) -> None:
     """bench PATH tells rates of small files and of a large one, and leaves nothing behind."""
     _done("mount", "--create", f"{mounting.root}#made", path)
     rows = json.loads(_done("bench", path, "--small", "20", "--large", "1", "--json"))
     assert {"create 4 KiB", "unlink", "write 1 MiB"} <= {row["what"] for row in rows}
     assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "small", "status", "message"),
+    [
+        ("full", 3, 5, "full has no room for 1.0 MiB: No space left on device (--small and --large take less)"),
+        ("full", 900, 5, "full has no room for 3.5 MiB: No space left on device"),
+        ("missing", 1, 3, "missing: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, small: int, status: int, message: str
+) -> None:
+    """The error names the path that was asked for, and nothing is left there."""
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", full], check=True)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", str(tmp_path / path), "--small", str(small), "--large", "1"])
+        assert list(full.iterdir()) == []
+    finally:
+        subprocess.run(["umount", full], check=True)
+    assert caught.value.code == status
+    assert message in capsys.readouterr().err
 
 
 def test_the_demo_mounts() -> None:

@@ -191,6 +191,25 @@ def test_recovered_changes_are_merged_back(tmp_path: Path) -> None:
     assert found == theirs | expected
 
 
+def test_changes_are_recovered_over_the_version_they_lie_over(tmp_path: Path) -> None:
+    """Not over one that the same journal has published before, when somebody else has written since."""
+    place = Place(tmp_path)
+    root = root_of(place)
+    with Session.write(root, VOLUME, options_of(place)) as session:
+        write_file(session.files, "first", b"1")
+        session.commit()
+    with Session.write(root, VOLUME) as other:
+        write_file(other.files, "theirs", b"theirs")
+        theirs = other.commit()
+    with Session.write(root, VOLUME, options_of(place)) as session:
+        write_file(session.files, "mine", b"mine")
+
+    recovered = recover_journal(root, VOLUME, "rescued", options_of(place))
+    assert recovered.parents == (theirs.name,)
+    with Session.read(root, recovered.name) as reader:
+        assert set(tree_of(reader.files)) == {"first", "theirs", "mine"}
+
+
 def test_recovery_that_was_interrupted_is_taken_up(tmp_path: Path) -> None:
     """Killed between forking and committing it can be run again; another volume of that name is never overwritten."""
     place = Place(tmp_path)

@@ -55,7 +55,7 @@ _BY_CODE: Mapping[str, tuple[type[StoreError], str | None]] = {
     "InvalidObjectState": (PermissionDenied, "the object is archived: restore it first"),
     "InvalidToken": (PermissionDenied, "check token"),
     "KeyTooLongError": (InvalidReference, None),
-    "NoSuchBucket": (NoSuchContainer, None),
+    "NoSuchBucket": (NoSuchContainer, "create it, or mend the name"),
     "NoSuchKey": (NotFound, None),
     "NotImplemented": (NotSupported, None),
     "OperationAborted": (TransientError, None),

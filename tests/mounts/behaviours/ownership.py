@@ -117,9 +117,9 @@ def chown_takes_set_ids() -> Any:
     found = {}
     for mode in (0o6777, 0o6666, 0o2767, 0o4711, 0o2755, 0o2745, 0o7755):
         for kind in ("file", "directory", "fifo"):
-            for who in (0, 1001):
+            for who, own in ((0, 0), (1001, 2001), (1001, 3001)):
                 for owner, group in ((-1, -1), (1001, -1), (-1, 2002), (1001, 2001), (1002, 2002)):
-                    path = f"{kind}-{mode:o}-{who}-{owner}-{group}"
+                    path = f"{kind}-{mode:o}-{who}-{own}-{owner}-{group}"
                     {"file": make, "directory": os.mkdir, "fifo": os.mkfifo}[kind](path)
                     os.chown(path, 1001, 2001)
                     os.chmod(path, mode)
@@ -127,7 +127,7 @@ def chown_takes_set_ids() -> Any:
                         who,
                         lambda p=path, o=owner, g=group: said(os.chown, p, o, g),
                         (2002,) if who else (),
-                        who and 2001,
+                        own,
                     )
                     found[path] = (done, about(path))
     return found
