@@ -263,7 +263,7 @@ class NamedVolumes(MovingOperations):
                     raise
                 record = None
             try:
-                with exclusive(directory, "removed"):
+                with exclusive(directory, "removed", hint="wait for them, or use --force"):
                     if record is not None:
                         backing_of(record.backing).detach(directory, record)
                     gone = self._registry.withdraw(name)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +157,63 @@ def test_usage_is_told_where_there_is_no_index_and_of_all(three: NamedVolumes, s
     assert "has no index" in done.stderr
     assert json.loads(stow("volume", "usage", "full", "--json").stdout)["directories"] == []
     assert stow("volume", "usage").stdout == stow("volume", "df").stdout
+
+
+def test_verbs_that_publish_versions_leave_nothing_behind(
+    host: NamedVolumes, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """merge, repair and pull work on what is in no version too, migrate is refused, and a stranded journal is saved."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["volume", *arguments])
+        out, errors = capfd.readouterr()
+        open("/tmp/walk5/times","a").write(f"{time.monotonic():.2f} {arguments}\n")
+        assert caught.value.code == status, (arguments, out, errors)
+        return out, errors
+
+    for name in ("one", "two", "three", "four"):
+        (tmp_path / name).write_text(name)
+    run("create", "data", "--size=1MB")
+    run("cp", "one", "data:/")
+    run("clone", "data", "copy")
+    run("cp", "two", "copy:/")
+    run("cp", "three", "data:/")
+    assert json.loads(run("merge", "data", "copy", "--json")[0])["merged"] is True
+    assert run("ls", "data")[0].split() == ["one", "three", "two"]
+    assert run("diff", "data", "copy")[0] == "D three\n"
+    for where in ("data", host.address("data").partition("#")[0]):
+        assert run("check", where)[0].startswith("whole: looked at ")
+    assert "volume nope not found in" in run("merge", "data", "nope", status=3)[1]
+    with host.attach("data", holder=Holder(job="trainer")):
+        assert "in use by 1 job(s): trainer" in run("merge", "data", "copy", status=4)[1]
+        assert "cannot be merged into (wait for them;" in run("merge", "data", "copy", status=4)[1]
+    # Nothing of this strands what no version has.
+    run("cp", "four", "data:/")
+    assert "is one of this host" in run("migrate", "data", "--to", "memory", status=1)[1]
+    root = host.address("data")
+    run("fork", root, "branch")
+    run("cp", "two", f"{root.partition('#')[0]}#branch:/branched")
+    run("merge", "data", "branch")
+    assert {"four", "branched"} <= set(run("ls", "data")[0].split())
+    # What somebody publishes in the root itself does, and it is got back.
+    run("cp", "two", "data:/late")
+    deadline = time.monotonic() + 60
+    while host.inspect("data").to_data()["mounted"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run("restore", root, "branch")
+    assert "holds uncommitted changes" in run("cp", "data:/one", "x", status=1)[1]
+    run("recover", "data", "saved")
+    run("merge", "data", "saved")
+    run("cp", "data:/late", ".")
+    assert (tmp_path / "late").read_text() == "two"
+    said = run("pull", root, "data")[0]
+    assert said.startswith("Volume 'data' is at "), said
+    assert json.loads(run("remove", "data", "copy", "--json")[0]) == [
+        {"name": "data", "removed": True},
+        {"name": "copy", "removed": True},
+    ]
 
 
 def test_contents_and_versions_go_by_the_name(
