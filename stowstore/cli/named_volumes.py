@@ -350,12 +350,16 @@ def prune(
             click.echo("No volumes to remove")
     if found and not dry_run and not force and not click.confirm("Remove them?", default=False, err=True):
         raise SystemExit(1)
-    removed = [] if dry_run else volumes.prune([info.name for info in found])
+    only_empty = not everything and not chosen
+    removed = [] if dry_run else volumes.prune([info.name for info in found], only_empty=only_empty)
     if as_json:
         echo_json({"found": [info.name for info in found], "removed": removed})
     else:
         for name in removed:
             click.echo(f"Volume '{name}' removed successfully")
+        for info in found:
+            if not dry_run and info.name not in removed:
+                click.echo(f"Volume '{info.name}' stays: it is used, or holds something by now", err=True)
 
 
 @click.command()

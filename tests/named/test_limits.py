@@ -435,6 +435,21 @@ def test_prune_takes_what_holds_nothing_and_never_more(host: NamedVolumes, job: 
     assert host.names() == ["full", "labelled", "used"]
 
 
+def test_prune_looks_again_before_it_takes_anything(plain: NamedVolumes, job: Holder) -> None:
+    """A plain directory is counted by nobody while jobs write, and what was empty when listed may not stay so."""
+    for name in ("written", "later", "empty"):
+        plain.create(name, size="1MB", backing="directory")
+    with plain.attach("written", holder=job) as attached:
+        (attached.path / "f").write_text("precious")
+    assert plain.list(name="written")[0].usage.used_bytes is None
+    found = [info.name for info in plain.prunable()]
+    assert found == ["empty", "later"]
+    with plain.attach("later", holder=job) as attached:
+        (attached.path / "f").write_text("precious")
+    assert plain.prune(found, only_empty=True) == ["empty"]
+    assert plain.names() == ["later", "written"]
+
+
 def test_largest_directories_come_from_the_index(host: NamedVolumes, job: Holder) -> None:
     """What is committed and what is not count together, links once, and what was removed not at all."""
     host.create("data", size="10MB")
