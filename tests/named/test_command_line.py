@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from stowstore.cli.app import main
+from stowstore.locations.local.faults import translate
 from stowstore.named import Holder, NamedVolumes
 from stowstore.named.leases import take
 from stowstore.named.versions import opened
@@ -218,6 +221,21 @@ def test_verbs_that_publish_versions_leave_nothing_behind(
         {"name": "data", "removed": True},
         {"name": "copy", "removed": True},
     ]
+
+
+def test_a_full_disk_behind_any_error_has_the_status_and_the_reason(
+    plain: NamedVolumes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a store, a journal or the system says of a full disk is one thing to a program."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = translate(full)
+    wrapped.__cause__ = full
+    for error in (full, wrapped):
+        monkeypatch.setattr(NamedVolumes, "snapshot", Mock(side_effect=error))
+        monkeypatch.setattr(sys, "argv", ["stowstore", "volume", "snapshot", "data", "--json"])
+        with pytest.raises(SystemExit) as caught:
+            main(sys.argv[1:])
+        assert (caught.value.code, json.loads(capfd.readouterr().err)["reason"]) == (5, "no_space")
 
 
 def test_contents_and_versions_go_by_the_name(
