@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -393,6 +394,29 @@ def test_a_full_disk_of_the_host_leaves_no_half_volume(plain: NamedVolumes, tmp_
         volumes.create("last", size="1KB", backing="directory")
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+def test_what_a_full_disk_cannot_take_stays_in_the_mount(
+    host: NamedVolumes, job: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle server does not end with changes that only it has; it writes them when there is room again."""
+    monkeypatch.setenv("STOWSTORE_IDLE_SECONDS", "0.1")
+    small = tmp_path / "volumes"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    host.create("data", size="1MB")
+    with host.attach("data", holder=job) as attached:
+        (attached.path / "f").write_text("written")
+        with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 20))
+    # Long enough for a server that would not mind to be gone; one that had written everything may go.
+    with suppress(AssertionError):
+        _wait(lambda: not host.list()[0].is_mounted, seconds=1.5)
+    (small / "filler").unlink()
+    with host.attach("data", holder=job) as attached:
+        assert (attached.path / "f").read_text() == "written"
 
 
 def test_lists_filter_by_name_type_label_and_use(plain: NamedVolumes) -> None:
