@@ -13,6 +13,7 @@ import click
 from datastore.errors import ErrorCode, StoreError
 from stowstore.cli.lazy import LazyGroup, Verb
 from stowstore.cli.opening import Opener, kind_options
+from stowstore.cli.output import is_full
 from stowstore.versions.errors import LeaseLost, MergeConflict, VolumeError
 from stowstore.wording import printable
 
@@ -190,7 +191,9 @@ def _status(error: StoreError) -> int:
 
         if isinstance(error, (VersionPinned, CollectionRefused)):
             return ExitCode.IN_THE_WAY
-    return ExitCode.ERROR if found is None else found
+    if found is None:
+        found = ExitCode.NO_ROOM if is_full(error) else ExitCode.ERROR
+    return found
 
 
 def _wants_json() -> bool:
@@ -203,7 +206,7 @@ def _show(error: StoreError) -> None:
     if _wants_json():
         shown: dict[str, object] = {"error": error.message, "code": error.code.value}
         shown |= {"hint": error.hint, "reference": error.reference}
-        if reason := getattr(error, "reason", None):
+        if reason := getattr(error, "reason", "no_space" if is_full(error) else None):
             shown["reason"] = reason
         if isinstance(error, MergeConflict):
             shown["conflicts"] = [printable(path) for path in error.paths]
@@ -219,7 +222,10 @@ def _show_plain(error: OSError | ValueError | TypeError) -> None:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     if _wants_json():
         code = ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorCode.GENERIC
-        click.echo(json.dumps({"error": text, "code": code.value, "hint": None, "reference": None}), err=True)
+        shown: dict[str, object] = {"error": text, "code": code.value, "hint": None, "reference": None}
+        if is_full(error):
+            shown["reason"] = "no_space"
+        click.echo(json.dumps(shown), err=True)
     else:
         click.echo(f"stowstore: {text}", err=True)
 

@@ -154,7 +154,12 @@ def pull(volumes: NamedVolumes, source: str, name: str, size: str | None, volume
     Example:
       stowstore volume pull "s3://bucket/volumes?region=eu-west-1#training" training --size=50GB
     """
-    echo_created(volumes.pull(source, name, size=size, volume_type=volume_type), as_json)
+    is_new = name not in volumes.names()
+    made = volumes.pull(source, name, size=size, volume_type=volume_type)
+    if is_new or as_json:
+        echo_created(made, as_json)
+    else:
+        click.echo(f"Volume '{name}' is at {made.record.head if made.record else None}")
 
 
 @click.command("import")
@@ -202,7 +207,9 @@ def cp(volumes: NamedVolumes, source: str, destination: str, recursive: bool) ->
     """
     origin, target = _side(source), _side(destination)
     if origin is None and target is None:
-        raise click.UsageError("one side is a volume, NAME:/path; for objects use stowstore cp")
+        raise click.UsageError(
+            f"one side is a volume, NAME:/path, but not {source!r} nor {destination!r}; for objects use stowstore cp"
+        )
     with ExitStack() as attached:
 
         def attach(name: str, access: Access) -> Path:

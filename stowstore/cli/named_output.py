@@ -8,7 +8,7 @@ import click
 
 from stowstore.cli.output import echo_json
 from stowstore.named.info import VolumeInfo
-from stowstore.named.record import VolumeType
+from stowstore.named.record import BackingKind, VolumeType
 from stowstore.named.sizes import format_size
 
 __all__ = ["echo_created", "fullness", "percent", "row", "shown"]
@@ -31,7 +31,8 @@ def echo_created(made: VolumeInfo, as_json: bool) -> None:
     click.echo(f"  Path: {made.path}")
     click.echo(f"  Backing: {made.record.backing}{'' if made.record.enforced else ' (not enforced)'}")
     if made.record.type is VolumeType.MEMORY:
-        click.echo("  Kept until it is removed or this host reboots; `stowstore volume snapshot` keeps what it holds.")
+        verb = "snapshot" if made.record.backing is BackingKind.CHUNKED else "backup"
+        click.echo(f"  Kept until it is removed or this host reboots; `stowstore volume {verb}` keeps what it holds.")
     click.echo(f"\nUse it: stowstore run --volume={made.name} -- COMMAND   (it is at /volumes/{made.name})")
 
 

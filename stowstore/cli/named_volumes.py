@@ -279,8 +279,11 @@ def resize(
 @click.option("-f", "--force", is_flag=True, help="Also while jobs use it: they go on, and it is deleted after them.")
 @click.option("--stop-jobs", is_flag=True, help="End the jobs that use it first.")
 @_dry_run
+@json_option
 @named_command
-def remove(volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs: bool, dry_run: bool) -> None:
+def remove(
+    volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs: bool, dry_run: bool, as_json: bool
+) -> None:
     """Remove volumes and everything they hold. One that jobs use is refused, naming them.
 
     \b
@@ -289,22 +292,28 @@ def remove(volumes: NamedVolumes, names: tuple[str, ...], force: bool, stop_jobs
       stowstore volume rm --stop-jobs old-1 old-2
     """
     failed: StoreError | None = None
+    found: list[dict[str, object]] = []
     for name in names:
         try:
             if dry_run:
-                info = volumes.inspect(name)
-                users = ", ".join(job.job for job in info.jobs)
-                click.echo(f"Volume '{name}' would be removed" + (f"; it is used by {users}" if users else ""))
-                continue
-            if stop_jobs:
-                volumes.stop_jobs(name)
-            volumes.remove(name, force=force)
-            click.echo(f"Volume '{name}' removed successfully")
+                users = [job.job for job in volumes.inspect(name).jobs]
+                said = f"Volume '{name}' would be removed" + (f"; it is used by {', '.join(users)}" if users else "")
+                found.append({"name": name, "removed": False, "jobs": users})
+            else:
+                if stop_jobs:
+                    volumes.stop_jobs(name)
+                volumes.remove(name, force=force)
+                said = f"Volume '{name}' removed successfully"
+                found.append({"name": name, "removed": True})
+            if not as_json:
+                click.echo(said)
         except StoreError as error:
             # The others are removed all the same, as people expect of rm.
             if failed is not None:
                 click.echo(f"stowstore: {failed}", err=True)
             failed = error
+    if as_json:
+        echo_json(found)
     if failed is not None:
         raise failed
 
@@ -341,12 +350,16 @@ def prune(
             click.echo("No volumes to remove")
     if found and not dry_run and not force and not click.confirm("Remove them?", default=False, err=True):
         raise SystemExit(1)
-    removed = [] if dry_run else volumes.prune([info.name for info in found])
+    only_empty = not everything and not chosen
+    removed = [] if dry_run else volumes.prune([info.name for info in found], only_empty=only_empty)
     if as_json:
         echo_json({"found": [info.name for info in found], "removed": removed})
     else:
         for name in removed:
             click.echo(f"Volume '{name}' removed successfully")
+        for info in found:
+            if not dry_run and info.name not in removed:
+                click.echo(f"Volume '{info.name}' stays: it is used, or holds something by now", err=True)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -12,7 +13,7 @@ import click
 
 from stowstore.wording import size_text, time_text
 
-__all__ = ["echo_json", "echo_table", "json_option", "size_text", "time_text", "timed"]
+__all__ = ["echo_json", "echo_table", "is_full", "json_option", "size_text", "time_text", "timed"]
 
 _Command = Callable[..., Any]
 
@@ -49,6 +50,15 @@ def timed(act: Callable[[], Any]) -> tuple[Any, str]:
     result = act()
     spent = perf_counter() - began
     return result, f"{spent * 1000:.1f} ms" if spent < 1 else f"{spent:.2f} s"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind an error, however many words were put around it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _plain(value: Any) -> Any:

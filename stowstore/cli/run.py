@@ -10,7 +10,7 @@ import click
 from attrs import asdict
 
 from datastore.errors import StoreError
-from stowstore.cli.output import echo_json, json_option
+from stowstore.cli.output import echo_json, is_full, json_option
 
 __all__ = ["run"]
 
@@ -131,7 +131,7 @@ def _limit(what: str, text: str | None) -> int | None:
 def _say(error: StoreError | OSError, as_json: bool) -> None:
     if as_json:
         code = error.code.value if isinstance(error, StoreError) else "GENERIC"
-        reason = getattr(error, "reason", None)
+        reason = getattr(error, "reason", "no_space" if is_full(error) else None)
         message, hint = getattr(error, "message", str(error)), getattr(error, "hint", None)
         click.echo(json.dumps({"error": message, "code": code, "reason": reason, "hint": hint}), err=True)
     else:

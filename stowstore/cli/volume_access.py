@@ -26,7 +26,7 @@ from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import Session, SessionOptions, chunk_store
 from stowstore.wording import printable
 
-__all__ = ["Access", "VolumePath", "printable", "volume_command"]
+__all__ = ["Access", "VolumePath", "is_plain", "printable", "volume_command"]
 
 _Command = Callable[..., Any]
 
@@ -84,6 +84,28 @@ class Access:
         if found.root != other.root:
             raise ConfigError(f"{found} and {other} lie in different roots", hint="export one and import it there")
         return found
+
+    def other(self, text: str, first: str, address: VolumeAddress) -> VolumeAddress:
+        """The second of two VOLUMEs: of the same root as the first, or both are volumes of this host by their names."""
+        both_plain = is_plain(first) and is_plain(text) and not text.startswith("@")
+        if both_plain and text.partition("@")[0] not in self.root_of(address).volumes():
+            return self.address(text)
+        return self.beside(text, address)
+
+    @contextmanager
+    def changing(self, text: str, doing: str, *, even_damaged: bool = False) -> Iterator[None]:
+        """Keeps everybody else from a VOLUME of this host while a version of it is published, and notes that one.
+
+        One that is addressed in its root is left to the lease there.
+        """
+        if not is_plain(text):
+            yield
+            return
+        from stowstore.named import NamedVolumes
+
+        _registered(text)
+        with NamedVolumes().republished(text.partition("@")[0], doing, even_damaged=even_damaged):
+            yield
 
     def root(self, url: str, *, create: RootFormat | None = None) -> Root:
         """The root at a URL, or of a volume of this host; made where there is nothing, if ``create`` says of what."""
@@ -208,8 +230,13 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text can only be the name of a volume of this host, with or without a version."""
+    return "#" not in text and "://" not in text
+
+
 def _address(text: str) -> VolumeAddress:
-    if "#" not in text and "://" not in text:
+    if is_plain(text):
         return _registered(text)
     return VolumeAddress.parse(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from stowstore.index.keys import SUPERBLOCK
 from stowstore.index.node import NodeCache
 from stowstore.index.records import Superblock
 from stowstore.index.snapshot import Snapshot
+from stowstore.named import NamedVolumes
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.changes import Change, ChangeKind, path_changes
 from stowstore.versions.errors import NoSuchVersion
@@ -125,8 +127,8 @@ def show(access: Access, volume: str, as_json: bool) -> None:
 def diff(access: Access, old: str, new: str, only_counts: bool, as_json: bool) -> None:
     """List the paths in which two versions differ: A added, D removed, M content, m attributes, T another kind.
 
-    OTHER may be short: @VERSION of the same volume, or NAME[@VERSION] in the same root. Costs what differs, not what
-    the volumes hold.
+    OTHER may be short: @VERSION of the same volume, or NAME[@VERSION] in the same root. Two volumes of this host are
+    compared by their newest versions. Costs what differs, not what the volumes hold.
 
     \b
     Examples:
@@ -134,11 +136,13 @@ def diff(access: Access, old: str, new: str, only_counts: bool, as_json: bool) -
       stowstore volume diff --stat file:///data/root#training experiment
     """
     address = access.address(old)
-    other = access.beside(new, address)
-    root = access.root_of(address)
-    with access.chunks(root) as chunks:
-        nodes = NodeCache(chunks.index_reader)
-        sides = [Snapshot(root.load(access.version(side)).snapshot, nodes) for side in (address, other)]
+    other = access.other(new, old, address)
+    with ExitStack() as opened:
+        sides = []
+        for side in (address, other):
+            root = access.root_of(side)
+            nodes = NodeCache(opened.enter_context(access.chunks(root)).index_reader)
+            sides.append(Snapshot(root.load(access.version(side)).snapshot, nodes))
         changes = path_changes(*sides)
         if only_counts:
             _count(changes, as_json=as_json)
@@ -190,27 +194,35 @@ def fork(access: Access, volume: str, name: str, as_json: bool) -> None:
 def merge(access: Access, volume: str, other: str, conflicts: str, message: str | None, as_json: bool) -> None:
     """Take into VOLUME what OTHER has changed since both were one.
 
-    Conflicts are told by path; with --conflicts fail, status 4, and nothing has happened.
+    Conflicts are told by path; with --conflicts fail, status 4, and nothing has happened. Of two volumes of this host,
+    one a clone of the other, the present states are merged; jobs may go on in OTHER only.
 
     \b
-    Example:
+    Examples:
       stowstore volume merge file:///data/root#training experiment --conflicts theirs
+      stowstore volume merge training experiment
     """
     address = access.address(volume)
     if address.version is not None:
         raise click.UsageError(f"a merge goes into a volume, not into a version: leave @{address.version} out")
-    theirs = access.beside(other, address)
-    root = access.root_of(address)
-    with access.chunks(root) as chunks:
-        before = root.head(address.volume)
-        merged = merge_version(
-            root,
-            chunks,
-            address.volume,
-            access.version(theirs),
-            conflicts=Conflicts(conflicts),
-            message=message,
+    theirs = access.other(other, volume, address)
+    before = access.version(address)
+    if theirs.root != address.root:
+        name, _, version = other.partition("@")
+        merged = NamedVolumes().merge(
+            volume, name, version=version or None, conflicts=Conflicts(conflicts), message=message
         )
+    else:
+        root = access.root_of(address)
+        with access.changing(volume, "merged into"), access.chunks(root) as chunks:
+            merged = merge_version(
+                root,
+                chunks,
+                address.volume,
+                access.version(theirs),
+                conflicts=Conflicts(conflicts),
+                message=message,
+            )
     paths = [printable(path) for path in merged.conflicts]
     if as_json:
         changed = merged.version != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -154,7 +155,9 @@ def gc(
     rewritten = Rewriting()
     with cluster_at(dask) as cluster, access.chunks(opened) as chunks, step_line("looking") as tell:
         if rewrite:
-            rewritten = rewrite_sparse(opened, chunks, below=below / 100, dry_run=not yes, on_progress=tell)
+            alone = access.changing(root, "rewritten") if yes else nullcontext()
+            with alone:
+                rewritten = rewrite_sparse(opened, chunks, below=below / 100, dry_run=not yes, on_progress=tell)
         report = collect(
             opened,
             chunks,
@@ -166,17 +169,18 @@ def gc(
             on_progress=tell,
             runner=None if cluster is None else cluster.at(access.place(root)),
         )
+    listed = f"{opened.address}/garbage/{report.candidates.key.rpartition('/')[2]}"
     if as_json:
-        echo_json(_collected(report, rewritten))
+        echo_json(_collected(report, rewritten, listed))
     else:
-        _show_collected(report, rewritten, below)
+        _show_collected(report, rewritten, below, listed)
     if report.failed:
         raise SystemExit(1)
     if rewritten.busy:
         raise SystemExit(4)
 
 
-def _collected(report: CollectionReport, rewritten: Rewriting) -> dict[str, Any]:
+def _collected(report: CollectionReport, rewritten: Rewriting, listed: str) -> dict[str, Any]:
     return {
         "dry_run": report.dry_run,
         "versions": report.versions,
@@ -201,11 +205,11 @@ def _collected(report: CollectionReport, rewritten: Rewriting) -> dict[str, Any]
         "deleted": report.deleted,
         "deleted_bytes": report.deleted_bytes,
         "failed": dict(report.failed),
-        "candidates": str(report.candidates),
+        "candidates": listed,
     }
 
 
-def _show_collected(report: CollectionReport, rewritten: Rewriting, below: int) -> None:
+def _show_collected(report: CollectionReport, rewritten: Rewriting, below: int, listed: str) -> None:
     young = sum(use.size for use in report.young)
     click.echo(
         f"{report.packs} packs, {size_text(report.pack_bytes)}, of which {report.versions} versions need "
@@ -218,7 +222,7 @@ def _show_collected(report: CollectionReport, rewritten: Rewriting, below: int) 
     _show_rewriting(rewritten, dry_run=report.dry_run)
     if report.dry_run:
         click.echo(f"{len(report.garbage)} packs, {size_text(report.garbage_bytes)}, may go; --yes deletes them")
-        click.echo(f"the list: {report.candidates}")
+        click.echo(f"the list: {listed}")
     else:
         click.echo(f"deleted {report.deleted} packs, {size_text(report.deleted_bytes)}")
     for reference, error in report.failed.items():

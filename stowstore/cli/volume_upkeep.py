@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -9,8 +10,11 @@ import click
 from stowstore.cli.dask import cluster_at, dask_option
 from stowstore.cli.output import echo_json, json_option
 from stowstore.cli.transfers import status_line, step_line
-from stowstore.cli.volume_access import Access, printable, volume_command
+from stowstore.cli.volume_access import Access, is_plain, printable, volume_command
+from stowstore.named import NamedVolumes
+from stowstore.named.errors import BackingUnsupported
 from stowstore.namespace.metastore import KINDS, choose_kind
+from stowstore.versions.address import VolumeAddress
 from stowstore.versions.check import check as check_root
 from stowstore.versions.findings import CheckDepth
 from stowstore.versions.migrating import migrate_volume
@@ -42,7 +46,7 @@ def check(access: Access, where: str, depth: str, dask: str | None, as_json: boo
       stowstore volume check file:///data/root
       stowstore volume check file:///data/root#training@v1 --depth data
     """
-    address = access.address(where) if "#" in where else None
+    address = None if "#" not in where and "://" in where else access.address(where)
     root = access.root(where) if address is None else access.root_of(address)
     with cluster_at(dask) as cluster, access.chunks(root) as chunks, step_line("checking") as tell:
         report = check_root(
@@ -108,7 +112,8 @@ def repair(access: Access, volume: str, depth: str, yes: bool, as_json: bool) ->
     """
     address = access.address(volume)
     root = access.root_of(address)
-    with access.chunks(root) as chunks, status_line("repairing"):
+    alone = access.changing(volume, "repaired", even_damaged=True) if yes else nullcontext()
+    with alone, access.chunks(root) as chunks, status_line("repairing"):
         report = repair_volume(
             root, chunks, address.volume, address.version, depth=CheckDepth[depth.upper()], dry_run=not yes
         )
@@ -166,6 +171,11 @@ def migrate(
       stowstore volume migrate file:///data/root#training --to redis --meta-dir /var/lib/training
     """
     address = access.address(volume)
+    if is_plain(volume):
+        raise BackingUnsupported(
+            f"volume {volume} is one of this host, and these keep what is in no version in one kind of store",
+            hint="push it to a root, and migrate it there",
+        )
     if address.version is not None:
         raise click.UsageError(f"a volume is migrated, not a version: leave @{address.version} out")
     root = access.root_of(address)
@@ -217,7 +227,8 @@ def recover(
     """Make what a stranded journal of VOLUME holds another volume NAME, which can then be merged.
 
     A journal is stranded when somebody else has published since: its changes lie over a version that is no longer the
-    newest, and opening the volume with it is refused.
+    newest, and opening the volume with it is refused. Of a volume of this host, NAME lies in its root, ready to be
+    merged.
 
     \b
     Example:
@@ -225,6 +236,11 @@ def recover(
       stowstore volume merge file:///data/root#training rescued
     """
     address = access.address(volume)
+    if is_plain(volume) and meta_dir is None and cache_dir is None and address.version is None:
+        locator = NamedVolumes().rescue(volume, name, message=message)
+        version = VolumeAddress.parse(locator).version_name.id
+        _told_recovered(VolumeAddress(address.root, name), version, locator, as_json)
+        return
     Volume.configure(address.root, options=access.options, key=access.key)
     # An existing volume says what kind of metadata store its journal is.
     known = access.root_of(address).has_volume(address.volume)
@@ -232,7 +248,11 @@ def recover(
     if not isinstance(found, RWVolume):
         raise click.UsageError(f"a volume is recovered, not a version: leave @{address.version} out")
     made = found.blocking.recover(name, meta_dir=meta_dir, cache_dir=cache_dir, message=message)
+    _told_recovered(VolumeAddress(address.root, name), made.id, made.locator, as_json)
+
+
+def _told_recovered(made: VolumeAddress, version: str, locator: str | None, as_json: bool) -> None:
     if as_json:
-        echo_json({"volume": f"{address.root}#{name}", "version": made.id, "locator": made.locator})
+        echo_json({"volume": str(made), "version": version, "locator": locator})
     else:
-        click.echo(f"{address.root}#{name}@{made.id}")
+        click.echo(f"{made}@{version}")

@@ -123,8 +123,10 @@ class Hosted:
             now = time.monotonic()
             if idle_since is None:
                 idle_since = now
-            if now - idle_since >= self._hosting.idle_seconds and self._leave():
-                return
+            if now - idle_since >= self._hosting.idle_seconds:
+                if self._leave():
+                    return
+                idle_since = None
 
     def _count(self, *, is_final: bool = False) -> None:
         if self._counters is None:
@@ -158,6 +160,8 @@ class Hosted:
         except BlockingIOError:
             return False
         try:
+            # What cannot be written, on a full disk, is nowhere but in this process: it stays until it can.
+            self._mounted.session.files.fsync()
             left = self._mounted.unmount_if_unused()
         except (OSError, StoreError) as error:
             _log.warning("mount.not_unmounted", path=str(self._mounted.path), error=str(error))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from datastore.errors import StoreError
 from stowstore.named.backings import backing_of
 from stowstore.named.backings.chunked import STORE, ChunkedBacking, address_of, counted
 from stowstore.named.core import NamedCore, checked_type
@@ -23,7 +24,10 @@ from stowstore.named.sizes import parse_size
 
 if TYPE_CHECKING:
     from stowstore.named.versions import Version
+    from stowstore.versions.address import VolumeAddress
+    from stowstore.versions.merging import Conflicts
     from stowstore.versions.root import Root
+    from stowstore.versions.successors import Merged
     from stowstore.volumes import Change, LogEntry
 
 __all__ = ["HistoryOperations", "reader"]
@@ -76,15 +80,10 @@ class HistoryOperations(NamedCore):
         """
         from stowstore.named.versions import go_back, resolve
 
-        with self._registry.changing(name) as record:
-            directory = self._registry.directory(name)
-            found = resolve(directory, record, version)
-            with exclusive(directory, "restored"):
-                self._snapshot(record, "before restore", None)
-                backing_of(record.backing).detach(directory, record)
-                locator = go_back(directory, record, found.id, message or f"restored {found.id}")
-            self._registry.save(evolve(self._registry.load(name), head=locator, snapshots=record.snapshots + 1))
-            return locator
+        found = resolve(self._registry.directory(name), self._registry.load(name), version)
+        with self.republished(name, "restored"):
+            record = self._registry.load(name)
+            return go_back(self._registry.directory(name), record, found.id, message or f"restored {found.id}")
 
     def clone(
         self,
@@ -118,6 +117,105 @@ class HistoryOperations(NamedCore):
             root, _ = root_of(directory, record)
             store = area_of(directory, record) / STORE
             return self._info(self._replicated(made, root, found.locator.version_name, link_from=store))
+
+    def merge(
+        self, name: str, other: str, *, version: str | None = None, conflicts: Conflicts, message: str | None = None
+    ) -> Merged:
+        """Takes into a volume what another one has changed since one of them was cloned from the other.
+
+        Of ``other`` the present state is meant, or one of its versions.
+
+        Raises:
+            MergeConflict: with ``Conflicts.FAIL``, naming the paths both have changed; nothing was merged.
+            Unrelated: neither was cloned from the other.
+            VolumeInUse: jobs use the volume that is to be changed.
+        """
+        from stowstore.named.replicating import bring, link_file
+        from stowstore.named.versions import root_of
+        from stowstore.versions.session import SessionOptions, chunk_store
+        from stowstore.versions.successors import merge_version
+        from stowstore.volumes.lineage import current_producer
+        from stowstore.volumes.registry import registry
+
+        with self._held(other, version, "merge") as (record, found), self.republished(name, "merged into") as address:
+            source, _ = root_of(self._registry.directory(other), record)
+            theirs, root = found.locator.version_name, registry.root(address.root)
+            mine = self._registry.load(name)
+            if root.address != source.address:
+                directories = [area_of(self._registry.directory(one.name), one) / STORE for one in (record, mine)]
+                bring(source, root, theirs, transfer=None if record.root or mine.root else link_file(*directories))
+            with chunk_store(root, SessionOptions(key=registry.key_source(root.address))) as chunks:
+                return merge_version(
+                    root,
+                    chunks,
+                    address.volume,
+                    theirs,
+                    conflicts=conflicts,
+                    message=message,
+                    produced_by=current_producer(),
+                )
+
+    def rescue(self, name: str, rescued: str, *, message: str | None = None) -> str:
+        """Makes what a stranded journal of a volume holds another volume of its root, and returns that one's locator.
+
+        A journal is stranded when a version was published past the registry, in the volume's root.
+
+        Raises:
+            VolumeInUse: jobs use the volume.
+            VolumeError: its journal holds no changes.
+            RootInUse: there is a volume called ``rescued`` in its root.
+        """
+        from stowstore.named.versions import session_options
+        from stowstore.versions.address import VolumeAddress
+        from stowstore.versions.recovering import recover_journal
+        from stowstore.volumes.lineage import current_producer
+        from stowstore.volumes.registry import registry
+
+        with self._registry.changing(name) as record:
+            options = session_options(self._registry.directory(name), record)
+            directory = self._registry.directory(name)
+            with exclusive(directory, "recovered"):
+                backing_of(record.backing).detach(directory, record)
+                url, stored = address_of(directory, record)
+                made = recover_journal(
+                    registry.root(url), stored, rescued, options, message=message, produced_by=current_producer()
+                )
+        return str(VolumeAddress.locator(url, made.volume, made.name))
+
+    @contextlib.contextmanager
+    def republished(self, name: str, doing: str, *, even_damaged: bool = False) -> Iterator[VolumeAddress]:
+        """Has a volume alone while something publishes versions of it in its root; ``doing`` tells jobs' owners what.
+
+        What is in no version yet is made one first: a version made beside uncommitted changes would strand them.  Of a
+        volume that is too damaged for that they are left, for ``even_damaged``; `rescue` has them.
+
+        Raises:
+            BackingUnsupported: its backing has no versions.
+            VolumeInUse: jobs use the volume.
+        """
+        from stowstore.named.versions import require_versions, resolve, root_of
+        from stowstore.versions.address import VolumeAddress
+
+        with self._registry.changing(name) as record:
+            require_versions(record)
+            directory = self._registry.directory(name)
+            with exclusive(directory, doing):
+                before = record.head
+                try:
+                    before = self._snapshot(record, f"before it was {doing}", None)
+                except StoreError:
+                    if not even_damaged:
+                        raise
+                backing_of(record.backing).detach(directory, record)
+                try:
+                    yield VolumeAddress(*address_of(directory, record))
+                finally:
+                    found = resolve(directory, record).locator
+                    if str(found) != before:
+                        record = self._registry.load(name)
+                        statistics = root_of(directory, record)[0].load(found.version_name).statistics
+                        counted(directory, record, statistics.used_bytes, statistics.inode_count)
+                        self._registry.save(evolve(record, head=str(found), snapshots=record.snapshots + 1))
 
     # -- private -----------------------------------------------------------------------------------------------------
 

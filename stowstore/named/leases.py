@@ -39,6 +39,8 @@ _LOOKS: Final = 0.05
 #: How long for one that no job has: a daemon that nobody needs any more keeps it until it has ended, seconds.
 _ENDING: Final = 15.0
 
+_WAIT: Final = "wait for them; stowstore volume jobs shows what they are"
+
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -135,7 +137,7 @@ def take(directory: Path, holder: Holder, *, patience: float = _PATIENCE) -> Lea
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, doing: str) -> Iterator[None]:
+def exclusive(directory: Path, doing: str, *, hint: str = _WAIT) -> Iterator[None]:
     """Has the volume in a directory alone.
 
     Raises:
@@ -153,7 +155,7 @@ def exclusive(directory: Path, doing: str) -> Iterator[None]:
                 f"volume is currently in use by {max(len(found), 1)} job(s): {named};"
                 f" {directory.name} cannot be {doing}",
                 jobs=tuple(holder.job for holder in found),
-                hint="wait for them, or use --force",
+                hint=hint,
             )
         yield
     finally:

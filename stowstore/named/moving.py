@@ -12,12 +12,12 @@ from attrs import evolve
 
 from datastore.errors import PreconditionFailed
 from stowstore.named.backings import backing_of, choose_backing
-from stowstore.named.backings.chunked import address_of, counted
+from stowstore.named.backings.chunked import address_of
 from stowstore.named.core import checked_type
 from stowstore.named.errors import VolumeExists
 from stowstore.named.history import HistoryOperations, reader
 from stowstore.named.info import VolumeInfo
-from stowstore.named.leases import exclusive, take
+from stowstore.named.leases import take
 from stowstore.named.names import check_name
 from stowstore.named.record import BackingKind, VolumeRecord, VolumeType
 from stowstore.named.settings import Settings
@@ -151,30 +151,21 @@ class MovingOperations(HistoryOperations):
 
     def _moved_on(self, name: str, root: Root, head: Any) -> VolumeInfo:
         from stowstore.named.replicating import replicate
-        from stowstore.named.versions import require_room, require_versions, root_of
-        from stowstore.versions.address import VolumeAddress
+        from stowstore.named.versions import require_room, require_versions
+        from stowstore.volumes.registry import registry
 
-        statistics = root.load(head).statistics
-        with self._registry.changing(name) as record:
-            require_versions(record)
-            require_room(record, statistics.used_bytes, head.id)
-            directory = self._registry.directory(name)
-            with exclusive(directory, "moved on"):
-                self._snapshot(record, "before pull", None)
-                backing_of(record.backing).detach(directory, record)
-                target, stored = root_of(directory, record)
-                try:
-                    replicate(root, target, head, name=stored)
-                except PreconditionFailed as error:
-                    raise VolumeExists(
-                        f"volume already exists: {name}, with versions that {head.volume} does not have",
-                        hint="pull under another name",
-                    ) from error
-                counted(directory, record, statistics.used_bytes, statistics.inode_count)
-            url, _ = address_of(directory, record)
-            record = self._registry.load(name)
-            locator = str(VolumeAddress.locator(url, head.volume, head))
-            return self._info(self._registry.save(evolve(record, head=locator, snapshots=record.snapshots + 1)))
+        record = self._registry.load(name)
+        require_versions(record)
+        require_room(record, root.load(head).statistics.used_bytes, head.id)
+        with self.republished(name, "moved on") as address:
+            try:
+                replicate(root, registry.root(address.root), head, name=address.volume)
+            except PreconditionFailed as error:
+                raise VolumeExists(
+                    f"volume already exists: {name}, with versions that {head.volume} does not have",
+                    hint="pull under another name",
+                ) from error
+        return self._info(self._registry.load(name))
 
     def _export(self, name: str, stream: IO[bytes], version: str | None) -> None:
         from stowstore.named.archiving import export_directory_tar

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -18,13 +18,13 @@ from datastore.reference import DataReference
 from stowstore.versions.errors import RootInUse
 from stowstore.versions.history import walk_history
 from stowstore.versions.lease import Lease
-from stowstore.versions.manifest import VersionName
+from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.marking import Marker
 from stowstore.versions.root import Root
 from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 
-__all__ = ["Replicated", "link_file", "replicate"]
+__all__ = ["Replicated", "bring", "link_file", "replicate"]
 
 _PARALLEL: Final = 16
 
@@ -56,11 +56,7 @@ def replicate(
         Unsupported: the roots are encrypted by different keys.
         LeaseHeld: somebody writes the target's volume.
     """
-    if source.format.encryption != target.format.encryption:
-        raise Unsupported(
-            "the two roots are not encrypted by the same key, so versions cannot be copied between them",
-            hint="back up into a tar file, and restore that",
-        )
+    _require_one_key(source, target)
     manifests = list(walk_history(source, head))
     lease = Lease(target.store, target.lease_reference(name))
     try:
@@ -72,32 +68,23 @@ def replicate(
                 f"{name} in {target.address} has moved on: its newest version {before.id} is not in this history",
                 hint="push under another name, or pull and merge first",
             )
-        with chunk_store(source, SessionOptions(key=registry.key_source(source.address))) as chunks:
-            marker = Marker(chunks.index_reader)
-            for manifest in reversed(manifests):
-                marker.mark(manifest.snapshot)
-            packs = [chunks.pack_reference(kind, pack) for kind, pack in marker.marks]
-        move = transfer or _streamed(source, target)
-
-        def copy(reference: DataReference) -> bool:
-            there = target.base.join(*_below(source.base, reference).split("/"))
-            if target.store.head(there).exists:
-                return False
-            move(reference, there)
-            return True
-
-        with ThreadPoolExecutor(_PARALLEL, "stow-replicate") as pool:
-            copied = sum(pool.map(copy, packs))
-        for manifest in reversed(manifests):
-            at = target.base.join("versions", manifest.volume, manifest.id)
-            if not target.store.head(at).exists:
-                target.write_manifest(manifest)
+        copied, present = _carry(source, target, manifests, transfer)
         lease.require()
         if before != head:
             target.set_head(name, head, before)
     finally:
         lease.release()
-    return Replicated(version=head, copied=copied, present=len(packs) - copied, versions=len(manifests))
+    return Replicated(version=head, copied=copied, present=present, versions=len(manifests))
+
+
+def bring(source: Root, target: Root, head: VersionName, *, transfer: Transfer | None = None) -> None:
+    """Copies a version and its history into another root, where no volume has it yet: to be merged there.
+
+    Raises:
+        Unsupported: the roots are encrypted by different keys.
+    """
+    _require_one_key(source, target)
+    _carry(source, target, list(walk_history(source, head)), transfer)
 
 
 def link_file(source: Path, target: Path) -> Transfer:
@@ -118,6 +105,39 @@ def link_file(source: Path, target: Path) -> Transfer:
             os.replace(draft, new)
 
     return move
+
+
+def _require_one_key(source: Root, target: Root) -> None:
+    if source.format.encryption != target.format.encryption:
+        raise Unsupported(
+            "the two roots are not encrypted by the same key, so versions cannot be copied between them",
+            hint="back up into a tar file, and restore that",
+        )
+
+
+def _carry(source: Root, target: Root, manifests: Sequence[Manifest], transfer: Transfer | None) -> tuple[int, int]:
+    """Copies packs first and manifests last; returns how many packs were copied, and how many were there."""
+    with chunk_store(source, SessionOptions(key=registry.key_source(source.address))) as chunks:
+        marker = Marker(chunks.index_reader)
+        for manifest in reversed(manifests):
+            marker.mark(manifest.snapshot)
+        packs = [chunks.pack_reference(kind, pack) for kind, pack in marker.marks]
+    move = transfer or _streamed(source, target)
+
+    def copy(reference: DataReference) -> bool:
+        there = target.base.join(*_below(source.base, reference).split("/"))
+        if target.store.head(there).exists:
+            return False
+        move(reference, there)
+        return True
+
+    with ThreadPoolExecutor(_PARALLEL, "stow-replicate") as pool:
+        copied = sum(pool.map(copy, packs))
+    for manifest in reversed(manifests):
+        at = target.base.join("versions", manifest.volume, manifest.id)
+        if not target.store.head(at).exists:
+            target.write_manifest(manifest)
+    return copied, len(packs) - copied
 
 
 def _at(directory: Path, reference: DataReference) -> Path:

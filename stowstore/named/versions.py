@@ -40,6 +40,7 @@ __all__ = [
     "reserve",
     "resolve",
     "root_of",
+    "session_options",
     "take_snapshot",
 ]
 
@@ -94,19 +95,28 @@ def resolve(directory: Path, record: VolumeRecord, version: str | None = None) -
     return Version(id=found.id, locator=VolumeAddress.locator(url, found.volume, found))
 
 
-@contextmanager
-def opened(directory: Path, record: VolumeRecord) -> Iterator[Session]:
-    """A volume that is not mounted, open for writing in this process, with its limits; counted afterwards."""
-    url, name = address_of(directory, record)
+def session_options(directory: Path, record: VolumeRecord) -> SessionOptions:
+    """How the journal of a volume is opened in this process.
+
+    Raises:
+        BackingUnsupported: it has none.
+    """
+    require_versions(record)
     kept = opening_of(directory, record)
-    options = SessionOptions(
+    return SessionOptions(
         meta_dir=Path(kept["meta_dir"]),
         cache_dir=Path(kept["cache_dir"]),
         metadata_store_type=JOURNAL,
         permissions=PermissionChecks.KERNEL,
-        key=registry.key_source(url),
+        key=registry.key_source(address_of(directory, record)[0]),
     )
-    with Session.write(registry.root(url, create=True), name, options) as session:
+
+
+@contextmanager
+def opened(directory: Path, record: VolumeRecord) -> Iterator[Session]:
+    """A volume that is not mounted, open for writing in this process, with its limits; counted afterwards."""
+    url, name = address_of(directory, record)
+    with Session.write(registry.root(url, create=True), name, session_options(directory, record)) as session:
         if session.base is None:
             hand_over(session.files)
         session.files.set_limits(limit_bytes=record.size_bytes, limit_inodes=record.inodes or 0)

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -253,30 +254,7 @@ class NamedVolumes(MovingOperations):
             VolumeNotFound: there is none.
             VolumeInUse: jobs use it, or somebody works in it; the message names them.
         """
-        from stowstore.named.removing import delete, delete_when_free, note_server
-
-        with self._registry.locked(name) as directory:
-            try:
-                record: VolumeRecord | None = self._registry.load(name)
-            except VolumeCorrupt:
-                if not force:
-                    raise
-                record = None
-            try:
-                with exclusive(directory, "removed"):
-                    if record is not None:
-                        backing_of(record.backing).detach(directory, record)
-                    gone = self._registry.withdraw(name)
-            except VolumeInUse:
-                if not force:
-                    raise
-                note_server(directory)
-                if record is not None:
-                    backing_of(record.backing).detach(directory, record, force=True)
-                gone = self._registry.withdraw(name)
-        if not delete(gone):
-            delete_when_free(gone)
-        self._sweep()
+        self._remove(name, force=force)
 
     def prunable(
         self, *, labels: Mapping[str, str | None] | None = None, everything: bool = False
@@ -285,17 +263,22 @@ class NamedVolumes(MovingOperations):
 
         Without either only empty volumes are found: a forgotten filter must not cost data.
         """
-        found = self.list(labels=labels, in_use=False)
-        return [info for info in found if info.record is not None and (labels or everything or _is_empty(info))]
+        found = [info for info in self.list(labels=labels, in_use=False) if info.record is not None]
+        if labels or everything:
+            return found
+        return [info for info in found if _is_empty(info) and self._is_still_empty(info.name)]
 
-    def prune(self, names: Iterable[str]) -> builtins.list[str]:
-        """Removes those of the volumes, as `prunable` has found them, that are still unused; returns their names."""
+    def prune(self, names: Iterable[str], *, only_empty: bool = False) -> builtins.list[str]:
+        """Removes those of the volumes, as `prunable` has found them, that are still unused; returns their names.
+
+        With ``only_empty`` one that holds something by now stays as well.
+        """
         self.recover()
         removed = []
         for name in names:
             with contextlib.suppress(VolumeInUse, VolumeNotFound):
-                self.remove(name)
-                removed.append(name)
+                if self._remove(name, only_empty=only_empty):
+                    removed.append(name)
         return removed
 
     def stop_jobs(self, name: str, *, patience: float = 10.0) -> builtins.list[str]:
@@ -371,6 +354,41 @@ class NamedVolumes(MovingOperations):
                 raise
         return Attachment(name, path, read_only=snapshot is not None or access is Access.RO, lease=lease)
 
+    def _remove(self, name: str, *, force: bool = False, only_empty: bool = False) -> bool:
+        from stowstore.named.removing import delete, delete_when_free, note_server
+
+        with self._registry.locked(name) as directory:
+            try:
+                record: VolumeRecord | None = self._registry.load(name)
+            except VolumeCorrupt:
+                if not force:
+                    raise
+                record = None
+            try:
+                with exclusive(directory, "removed", hint="wait for them, or use --force"):
+                    if only_empty and (record is None or not _holds_nothing(directory, record)):
+                        return False
+                    if record is not None:
+                        backing_of(record.backing).detach(directory, record)
+                    gone = self._registry.withdraw(name)
+            except VolumeInUse:
+                if not force:
+                    raise
+                note_server(directory)
+                if record is not None:
+                    backing_of(record.backing).detach(directory, record, force=True)
+                gone = self._registry.withdraw(name)
+        if not delete(gone):
+            delete_when_free(gone)
+        self._sweep()
+        return True
+
+    def _is_still_empty(self, name: str) -> bool:
+        """Whether a volume that is empty by its counters is; they may be from before a crash, or never written."""
+        with contextlib.suppress(StoreError, OSError), self._registry.changing(name) as record:
+            return _holds_nothing(self._registry.directory(name), record)
+        return False
+
     def _in_store(self, record: VolumeRecord, kind: BackingKind, store: str) -> VolumeRecord:
         """A record of a volume whose versions go to a store; its name is taken there."""
         if kind is not BackingKind.CHUNKED:
@@ -398,3 +416,8 @@ def _matches(
 def _is_empty(info: VolumeInfo) -> bool:
     assert info.record is not None
     return not info.usage.used_bytes and (info.usage.inodes or 0) <= 1 and info.record.head is None
+
+
+def _holds_nothing(directory: Path, record: VolumeRecord) -> bool:
+    used = backing_of(record.backing).exact_usage(directory, record)
+    return record.head is None and used.used_bytes == 0 and (used.inodes or 0) <= 1

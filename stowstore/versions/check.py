@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from datastore import context
-from datastore.errors import NotFound
+from datastore.errors import NotFound, StoreError
 from stowstore.chunks.block import BlockRef, PackKind
 from stowstore.chunks.memory_cache import MemoryCache
 from stowstore.chunks.packs import TRAILER_BYTES
@@ -26,6 +27,7 @@ from stowstore.runners import Runner, ThreadRunner
 from stowstore.versions.check_packs import PackToCheck, check_packs
 from stowstore.versions.errors import CorruptManifest, NoSuchVersion, NoSuchVolume
 from stowstore.versions.findings import BadBlock, CheckDepth, CheckReport, Finding, FindingKind
+from stowstore.versions.history import walk_history
 from stowstore.versions.lost import describe_lost, is_explained, lost_paths
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.root import HEAD, Root
@@ -93,6 +95,7 @@ class _Check:
         self._findings: list[Finding] = []
         self._snapshots: dict[SnapshotRef, _Version] = {}
         self._seen: set[tuple[str, str]] = set()
+        self._past: set[tuple[str, str]] | None = None
         self._ends: dict[tuple[PackKind, bytes], int] = {}
         self._gathered: dict[bytes, set[BlockRef]] = {}
         self._count = 0
@@ -135,6 +138,16 @@ class _Check:
             found.add(entry.reference.key.removeprefix(self._root.base.join("versions").key + "/").partition("/")[0])
         return sorted(found)
 
+    def _is_past(self, volume: str, ids: list[str]) -> bool:
+        """Whether others have all these versions in their history: a copied volume brings what it was forked from."""
+        if self._past is None:
+            self._past = set()
+            # What is damaged is found for itself, and explains nothing here.
+            with suppress(StoreError):
+                for head in self._root.pinned():
+                    self._past.update((one.volume, one.id) for one in walk_history(self._root, head))
+        return {(volume, found) for found in ids} <= self._past
+
     def _look_at_volume(self, volume: str, version: str | None) -> None:
         names = dict(self._references(volume))
         ids = list(self._root.version_ids(volume))
@@ -142,7 +155,11 @@ class _Check:
             raise NoSuchVolume(
                 f"there is no volume {volume!r} in {self._root.address}", hint="list volumes to see which"
             )
-        if HEAD not in names and not any(found.volume == volume for found in self._findings):
+        if (
+            HEAD not in names
+            and not any(found.volume == volume for found in self._findings)
+            and (names or not self._is_past(volume, ids))
+        ):
             self._find(FindingKind.BAD_REFERENCE, f"{len(ids)} versions and no head", volume)
         if version is None:
             digests = {(name.volume, name.id): (label, name.digest) for label, name in names.items()}

@@ -201,7 +201,7 @@ class _Run:
             raise CollectionAborted(
                 f"nothing was deleted: {error}",
                 op="collect",
-                reference=str(self.root.base),
+                reference=self.root.address,
                 hint="mend what is damaged (check names it), or try again when the store can be read",
                 retryable=error.retryable,
             ) from error
@@ -286,7 +286,7 @@ class _Run:
             raise CollectionRefused(
                 f"{found.garbage_bytes} of {total} bytes would go, more than {_MAX_SHARE:.0%}; nothing was deleted",
                 op="collect",
-                reference=str(self.root.base),
+                reference=self.root.address,
                 hint="look at the list in garbage/, and force the collection if it is right",
             )
 

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from attrs import evolve
 
-from stowstore.chunks.store import ChunkStore
 from stowstore.index.keys import ENTRY, INODE, SUPERBLOCK, inode_of
 from stowstore.index.node import NodeCache
 from stowstore.index.records import EntryRecord, InodeRecord, Superblock
@@ -24,7 +23,7 @@ from stowstore.versions.errors import NoSuchVersion, RootInUse, VolumeError
 from stowstore.versions.history import walk_history
 from stowstore.versions.journals import BASE, PENDING, ROOT, has_changes, journal_name, lies_in
 from stowstore.versions.manifest import Manifest
-from stowstore.versions.numbering import advanced
+from stowstore.versions.numbering import advanced, next_ino
 from stowstore.versions.root import Root, check_volume_name
 from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
 
@@ -71,7 +70,7 @@ def recover_journal(
             records = dict(journal.load())
             if base is not None:
                 with chunk_store(root, evolve(options, cache_dir=None)) as chunks:
-                    records = _renumbered(records, _next_ino(base, chunks))
+                    records = _renumbered(records, next_ino(Snapshot(base.snapshot, NodeCache(chunks.index_reader))))
             journal.replace(records, {**journal_name(root, recovered, base), PENDING: b""})
             journal.sync()
     with Session.write(root, recovered, options) as session:
@@ -121,12 +120,6 @@ def _renumbered(records: Mapping[bytes, bytes | None], first: int) -> dict[bytes
             value = msgspec.structs.replace(entry, ino=moved(entry.ino)).encode()
         found[kind + moved(inode_of(key)).to_bytes(8, "big") + key[9:]] = value
     return found
-
-
-def _next_ino(base: Manifest, chunks: ChunkStore) -> int:
-    """The number from which on inodes are not those of a version."""
-    raw = Snapshot(base.snapshot, NodeCache(chunks.index_reader)).get(SUPERBLOCK)
-    return (Superblock() if raw is None else Superblock.decode(raw)).next_ino
 
 
 def _fork(root: Root, recovered: str, base: Manifest | None) -> None:

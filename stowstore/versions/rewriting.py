@@ -6,7 +6,6 @@ versions keep the old packs until they are pruned; then collection takes those w
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from stowstore.versions.errors import LeaseHeld
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.marking import Marker, PackKey, blocks_of, survey
+from stowstore.versions.numbering import advanced, next_ino
 from stowstore.versions.root import Root
 from stowstore.versions.ulid import new_ulid
 
@@ -131,7 +131,9 @@ def rewrite_packs(
         base,
         volume=volume,
         # The head of a fork nobody has written yet is a version of another volume, which goes on counting, too.
-        inode_offset=base.inode_offset if base.volume == volume else random.SystemRandom().randrange(1, 512) << 53,
+        inode_offset=base.inode_offset
+        if base.volume == volume
+        else advanced(max(base.inode_offset, next_ino(Snapshot(base.snapshot, NodeCache(chunks.index_reader))))),
         id=new_ulid(),
         parents=(head,),
         created=datetime.now(UTC),

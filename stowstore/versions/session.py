@@ -8,12 +8,11 @@ first, then the index, then the manifest, and the head last; whatever fails befo
 from __future__ import annotations
 
 import errno
-import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from attrs import field, frozen
 
@@ -38,13 +37,11 @@ from stowstore.versions.errors import NoSuchVersion, NotCommitted, VolumeError
 from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
+from stowstore.versions.numbering import advanced, next_ino
 from stowstore.versions.root import Root
 
 __all__ = ["CommitOptions", "Session", "SessionOptions", "chunk_store"]
 
-#: How far a fork's inode numbers begin behind those of its past: two forks of one version meet with a probability below
-#: one in a thousand million, and 64 bits have room for a thousand forks of forks.
-_FORK_STEP: Final = 1 << 53
 
 _log = get_logger(part="volume")
 
@@ -388,7 +385,7 @@ class Session:
                 inode_count=superblock.inode_count,
                 index_bytes=(0 if base is None else base.statistics.index_bytes) + index.stored_bytes,
             ),
-            inode_offset=0 if volume == self.volume else random.SystemRandom().randrange(1, 512) * _FORK_STEP,
+            inode_offset=0 if volume == self.volume else advanced(superblock.next_ino),
             metadata_store_type=self._options.metadata_store_type,
             produced_by=options.produced_by,
             parent_produced_by=options.parent_produced_by
@@ -438,9 +435,11 @@ def _writable_files(
 ) -> FileSystem:
     """The file system of a writing session over a version, with what its journal holds."""
     snapshot = Snapshot(SnapshotRef() if manifest is None else manifest.snapshot, nodes)
-    first_ino = 0
-    if manifest is not None and (manifest.volume != volume or manifest.inode_offset):
-        first_ino = manifest.inode_offset or random.SystemRandom().randrange(1, 512) * _FORK_STEP
+    first_ino = 0 if manifest is None else manifest.inode_offset
+    if manifest is not None and manifest.volume != volume:
+        # A fork nobody has written yet: the volume this version is of goes on counting from here as well.  What the
+        # journal says counts for nothing, or numbers would move on with every opening.
+        first_ino = advanced(max(first_ino, next_ino(snapshot)))
     staging = None if options.cache_dir is None else options.cache_dir / "staging"
     content = FileContent(StagingArea(staging, max_bytes=options.staging_bytes), chunks.reader)
     files = FileSystem(snapshot, content, metastore=metastore, permissions=options.permissions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,13 +10,18 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from stowstore.cli.app import main
+from stowstore.locations.local.faults import translate
 from stowstore.named import Holder, NamedVolumes
+from stowstore.named.leases import take
+from stowstore.named.versions import opened
 from tests.explore.terminal import leave_terminal
 from tests.named.conftest import Run
+from tests.versions.test_merging import apply
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -156,6 +162,80 @@ def test_usage_is_told_where_there_is_no_index_and_of_all(three: NamedVolumes, s
     assert "has no index" in done.stderr
     assert json.loads(stow("volume", "usage", "full", "--json").stdout)["directories"] == []
     assert stow("volume", "usage").stdout == stow("volume", "df").stdout
+
+
+def test_verbs_that_publish_versions_leave_nothing_behind(
+    host: NamedVolumes, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """merge, repair and pull work on what is in no version too, migrate is refused, and a stranded journal is saved."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["volume", *arguments])
+        out, errors = capfd.readouterr()
+        assert caught.value.code == status, (arguments, out, errors)
+        return out, errors
+
+    def put(name: str, path: str) -> None:
+        """Leaves a file in what is in no version, as a job does, without a mount."""
+        record = host.inspect(name).record
+        assert record is not None
+        with opened(host.base / name, record) as session:
+            apply(session.files, {path: path.encode()})
+
+    run("create", "data", "--size=1MB")
+    put("data", "one")
+    run("clone", "data", "copy")
+    put("copy", "two")
+    put("data", "three")
+    assert json.loads(run("merge", "data", "copy", "--json")[0])["merged"] is True
+    assert run("ls", "data")[0].split() == ["one", "three", "two"]
+    assert run("diff", "data", "copy")[0] == "D three\n"
+    for where in ("data", host.address("data").partition("#")[0]):
+        assert run("check", where)[0].startswith("whole: looked at ")
+    assert "volume nope not found in" in run("merge", "data", "nope", status=3)[1]
+    lease = take(host.base / "data", Holder(job="trainer"))
+    refusal = run("merge", "data", "copy", status=4)[1]
+    lease.release()
+    assert "in use by 1 job(s): trainer; data cannot be merged into (wait for them; stowstore" in refusal
+    # Nothing of this strands what no version has.
+    put("data", "four")
+    assert "is one of this host" in run("migrate", "data", "--to", "memory", status=1)[1]
+    root = host.address("data")
+    run("fork", root, "branch")
+    (tmp_path / "two").write_text("two")
+    run("cp", "two", f"{root.partition('#')[0]}#branch:/branched")
+    run("merge", "data", "branch")
+    assert {"four", "branched"} <= set(run("ls", "data")[0].split())
+    # What somebody publishes in the root itself does, and it is got back.
+    put("data", "late")
+    run("restore", root, "branch")
+    assert "holds uncommitted changes" in run("snapshot", "data", status=1)[1]
+    run("recover", "data", "saved")
+    run("merge", "data", "saved")
+    assert run("cat", "data:/late")[0] == "late"
+    said = run("pull", root, "data")[0]
+    assert said.startswith("Volume 'data' is at "), said
+    assert json.loads(run("remove", "data", "copy", "--json")[0]) == [
+        {"name": "data", "removed": True},
+        {"name": "copy", "removed": True},
+    ]
+
+
+def test_a_full_disk_behind_any_error_has_the_status_and_the_reason(
+    plain: NamedVolumes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a store, a journal or the system says of a full disk is one thing to a program."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = translate(full)
+    wrapped.__cause__ = full
+    for error in (full, wrapped):
+        monkeypatch.setattr(NamedVolumes, "snapshot", Mock(side_effect=error))
+        monkeypatch.setattr(sys, "argv", ["stowstore", "volume", "snapshot", "data", "--json"])
+        with pytest.raises(SystemExit) as caught:
+            main(sys.argv[1:])
+        assert (caught.value.code, json.loads(capfd.readouterr().err)["reason"]) == (5, "no_space")
 
 
 def test_contents_and_versions_go_by_the_name(

@@ -48,7 +48,7 @@ def test_a_volume_goes_back_to_a_snapshot_and_loses_nothing(host: NamedVolumes, 
     host.restore("data", "v1")
     assert _read(host, "data") == {"f": b"one", "g": b"same"}
     log = host.log("data")
-    assert [entry.version.message for entry in log][1:] == ["before restore", "first"]
+    assert [entry.version.message for entry in log][1:] == ["before it was restored", "first"]
     host.restore("data", log[1].id)
     assert _read(host, "data") == {"f": b"two", "g": b"same", "h": b"new"}
     assert _read(host, "data", snapshot="v1") == {"f": b"one", "g": b"same"}
@@ -56,7 +56,7 @@ def test_a_volume_goes_back_to_a_snapshot_and_loses_nothing(host: NamedVolumes, 
     with pytest.raises(NoSuchVersion):
         host.restore("data", "v9")
     info = host.inspect("data").to_data()
-    assert (info["head"] is not None, info["used_bytes"]) == (True, 10)
+    assert (info["head"] is not None, info["used_bytes"], info["snapshots"]) == (True, 10, len(host.log("data")))
 
 
 def test_a_snapshot_is_attached_for_reading_beside_the_volume(host: NamedVolumes) -> None:

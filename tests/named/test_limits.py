@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -395,6 +396,29 @@ def test_a_full_disk_of_the_host_leaves_no_half_volume(plain: NamedVolumes, tmp_
         subprocess.run(["umount", "-l", str(small)], check=False)
 
 
+def test_what_a_full_disk_cannot_take_stays_in_the_mount(
+    host: NamedVolumes, job: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle server does not end with changes that only it has; it writes them when there is room again."""
+    monkeypatch.setenv("STOWSTORE_IDLE_SECONDS", "0.1")
+    small = tmp_path / "volumes"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    host.create("data", size="1MB")
+    with host.attach("data", holder=job) as attached:
+        (attached.path / "f").write_text("written")
+        with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 20))
+    # Long enough for a server that would not mind to be gone; one that had written everything may go.
+    with suppress(AssertionError):
+        _wait(lambda: not host.list()[0].is_mounted, seconds=1.5)
+    (small / "filler").unlink()
+    with host.attach("data", holder=job) as attached:
+        assert (attached.path / "f").read_text() == "written"
+
+
 def test_lists_filter_by_name_type_label_and_use(plain: NamedVolumes) -> None:
     """Filters add up; a label without a value may have any."""
     plain.create("alpha", size="1MB", backing="directory", labels={"team": "ml", "tier": "1"})
@@ -433,6 +457,21 @@ def test_prune_takes_what_holds_nothing_and_never_more(host: NamedVolumes, job: 
         assert [info.name for info in host.prunable(everything=True)] == ["empty", "full", "labelled"]
         assert host.prune(["empty", "used", "never"]) == ["empty"]
     assert host.names() == ["full", "labelled", "used"]
+
+
+def test_prune_looks_again_before_it_takes_anything(plain: NamedVolumes, job: Holder) -> None:
+    """A plain directory is counted by nobody while jobs write, and what was empty when listed may not stay so."""
+    for name in ("written", "later", "empty"):
+        plain.create(name, size="1MB", backing="directory")
+    with plain.attach("written", holder=job) as attached:
+        (attached.path / "f").write_text("precious")
+    assert plain.list(name="written")[0].usage.used_bytes is None
+    found = [info.name for info in plain.prunable()]
+    assert found == ["empty", "later"]
+    with plain.attach("later", holder=job) as attached:
+        (attached.path / "f").write_text("precious")
+    assert plain.prune(found, only_empty=True) == ["empty"]
+    assert plain.names() == ["later", "written"]
 
 
 def test_largest_directories_come_from_the_index(host: NamedVolumes, job: Holder) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,31 @@ def test_whatever_directories_are_moved_every_file_stays_in_reach(seed: int) -> 
     policy = chance.choice([Conflicts.OURS, Conflicts.THEIRS])
     merged(root, policy)
     assert sorted(content(root, "ours").values()) == [name.encode() for name in names]
+    _require_whole(root)
+
+
+def test_forks_of_any_version_number_their_files_apart(root: Root) -> None:
+    """A fork of a restored version, and of a fork, makes files that are not mistaken for those of its origin."""
+    first = commit(root, "origin", {"keep": b"kept"})
+    commit(root, "origin", {"keep": b"changed"})
+    with chunk_store(root, SessionOptions()) as chunks:
+        restore_version(root, chunks, "origin", first.name)
+    volumes = ["origin", *(f"fork-{number}" for number in range(6)), "ours", "theirs"]
+    for before, after in pairwise(volumes):
+        fork(root, before, after)
+        commit(root, before, {before: before.encode()})
+        if after != "theirs":
+            commit(root, after, {f"{after}.own": after.encode()})
+            with chunk_store(root, SessionOptions()) as chunks:
+                merged = merge_version(root, chunks, after, root.head(before))
+            assert not merged.conflicts
+    commit(root, "theirs", {"theirs": b"theirs"})
+    with chunk_store(root, SessionOptions()) as chunks:
+        merge_version(root, chunks, "ours", root.head("theirs"))
+    found = content(root, "ours")
+    assert found.pop("keep") == b"kept"
+    assert found == {name: name.partition(".")[0].encode() for name in found}
+    assert {name.partition(".")[0] for name in found} == set(volumes)
     _require_whole(root)
 
 

@@ -315,7 +315,8 @@ def _try_mount(where: Path) -> None:
     try:
         descriptor = device.mount(where, source="stowstore#probe")
     except StoreError as error:
-        raise BackingUnsupported(error.message, hint=error.hint) from error
+        hint = error.hint or "load the module with modprobe fuse; give a container --device /dev/fuse"
+        raise BackingUnsupported(f"FUSE does not work here: {error.message}", hint=hint) from error
     try:
         device.unmount(where, patience=0.0)
     finally:

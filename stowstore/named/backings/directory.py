@@ -36,6 +36,8 @@ class DirectoryBacking:
         return record
 
     def attach(self, directory: Path, record: VolumeRecord) -> Path:
+        # What it holds from now on nobody knows before it is measured.
+        (area_of(directory, record) / _COUNTERS).unlink(missing_ok=True)
         return directory / DATA
 
     def is_attached(self, directory: Path) -> bool:
