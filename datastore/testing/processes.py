@@ -107,7 +107,9 @@ def _in_forked_child(store: Store, place: DataReference) -> str:
         os._exit(0)
     os.close(report)
     try:
-        if not select.select([answer], [], [], _PATIENCE)[0]:
+        poller = select.poll()
+        poller.register(answer, select.POLLIN)
+        if not poller.poll(_PATIENCE * 1000):
             return "hangs"
         return os.read(answer, 4096).decode() or "the child died"
     finally:

@@ -188,7 +188,12 @@ class JobProcess:
         self.status = code if code >= 0 else 128 - code
 
     def _look_whether_started(self) -> None:
-        if not self.has_started and select.select([self._started], [], [], 0)[0]:
+        if self.has_started:
+            return
+        # Not select(2), which knows no descriptor beyond 1023.
+        poller = select.poll()
+        poller.register(self._started, select.POLLIN)
+        if poller.poll(0):
             self.has_started = bool(os.read(self._started, 64))
 
     def _first_process(self) -> int | None:

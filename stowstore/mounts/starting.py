@@ -161,9 +161,12 @@ def _end(pid: int) -> None:
 
 def _await_ready(answers: int, request: MountRequest, log: Path, end: float, timeout: float) -> None:
     said = b""
+    # Not select(2), which knows no descriptor beyond 1023.
+    poller = select.poll()
+    poller.register(answers, select.POLLIN)
     while not said.endswith(b"\n"):
         left = end - time.monotonic()
-        if left <= 0 or not select.select([answers], [], [], min(left, _LONGEST_WAIT))[0]:
+        if left <= 0 or not poller.poll(min(left, _LONGEST_WAIT) * 1000):
             raise DeadlineExceeded(
                 f"{request.path} was not mounted within {timeout:.3g} s", hint=f"its log is {log}; or allow more time"
             )
@@ -178,7 +181,10 @@ def _await_ready(answers: int, request: MountRequest, log: Path, end: float, tim
     if "failed" in answer:
         error = control.raised(answer["failed"])
         if isinstance(error, DeadlineExceeded):
-            raise DeadlineExceeded(f"{request.path} was not mounted within {timeout:.3g} s: {error}") from error
+            raise DeadlineExceeded(
+                f"{request.path} was not mounted within {timeout:.3g} s: {error}",
+                hint=error.hint or f"its log is {log}; or allow more time",
+            ) from error
         raise error
 
 

@@ -31,6 +31,9 @@ __all__ = ["Key", "OpenOptions", "OpenVolume", "Registry", "registry"]
 
 _log = get_logger(part="volume")
 
+#: How many roots on local disk are kept open for whoever asks next.
+_MAX_LOCAL_ROOTS: Final = 64
+
 
 @frozen
 class Key:
@@ -138,7 +141,12 @@ class Registry:
                 form = RootFormat(encryption=Encryption.create(access.key)[0].to_data())
         found = open_root(url, options=options, containers=policy, create=form, measuring=self.measuring)
         with state.lock:
-            return state.roots.setdefault((url, region), found)
+            kept = state.roots.setdefault((url, region), found)
+            local = [name for name in state.roots if name[0].startswith("file:")]
+            for name in local[:-_MAX_LOCAL_ROOTS]:
+                # Whoever uses it has it; a process that sees many roots must not keep descriptors of them all.
+                del state.roots[name]
+            return kept
 
     # -- volumes -----------------------------------------------------------------------------------------------------
 

@@ -193,11 +193,13 @@ class WritesInPlace(_Writing):
     def put(
         self, reference: Reference, size: int | None, options: WriteOptions, stream: SourceLike | Source
     ) -> Metadata:
-        source, arrived = Source(stream, size, content_md5=options.content_md5), b""
+        source, arrived, shown = Source(stream, size, content_md5=options.content_md5), bytearray(), 0
         while piece := source.read(1 << 18):
             arrived += piece
-            super().put(reference, None, WriteOptions(metadata=options.metadata), arrived)
-        return super().put(reference, None, options, arrived)
+            if len(arrived) >= 2 * shown:
+                shown = len(arrived)
+                super().put(reference, None, WriteOptions(metadata=options.metadata), bytes(arrived))
+        return super().put(reference, None, options, bytes(arrived))
 
 
 class SizeNotChecked(_Writing):

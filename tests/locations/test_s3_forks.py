@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -33,7 +35,13 @@ def container(radosgw: Server, location: Location) -> Iterator[Container]:
 
 def _in_child(work: Callable[[], None]) -> int | None:
     """The exit code of a forked child, None if it had to be killed."""
-    child = multiprocessing.get_context("fork").Process(target=work)
+
+    def watched() -> None:
+        # Where it hangs is all that could be known of it.
+        faulthandler.dump_traceback_later(_PATIENCE / 2, file=sys.__stderr__)
+        work()
+
+    child = multiprocessing.get_context("fork").Process(target=watched)
     child.start()
     child.join(_PATIENCE)
     if child.is_alive():

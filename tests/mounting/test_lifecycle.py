@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -497,3 +498,14 @@ def test_a_large_log_is_put_aside(place: Place, monkeypatch: pytest.MonkeyPatch)
     place.mount(place.volume())
     assert "much was said" not in log.read_text()
     assert log.with_suffix(".old.log").read_text() == "much was said\n"
+
+
+def test_a_process_with_many_files_open_mounts_as_well(place: Place) -> None:
+    """Descriptors beyond 1023 are waited for as all others are."""
+    with contextlib.ExitStack() as many:
+        for _ in range(1100):
+            many.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        path = place.mount(place.volume())
+        (path / "f").write_bytes(b"there")
+        assert b"there" == (path / "f").read_bytes()
+        unmount(path)

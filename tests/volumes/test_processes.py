@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -138,3 +139,30 @@ def test_a_forked_child_has_nothing_open(tmp_path: Path) -> None:
         assert 0 == child.exitcode
         files.write_text("b", "2")
         assert ["a", "b"] == volume.blocking.commit().files.listdir()
+
+
+def test_many_roots_do_not_take_ever_more_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that visits one root after the other keeps some of them open, not all; those in use go on."""
+    monkeypatch.setattr("stowstore.volumes.registry._MAX_LOCAL_ROOTS", 2)
+
+    def visit(number: int) -> Volume:
+        volume = Volume.new("data", bucket=f"file://{tmp_path}/{number}")
+        with volume.blocking as files:
+            files.write_text("/f", f"{number}")
+            volume.blocking.commit()
+        return volume
+
+    first = visit(0)
+    with first.blocking as files:
+        files.write_text("/g", "before")
+        for number in range(1, 4):
+            visit(number)
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(4, 10):
+            visit(number)
+        gc.collect()
+        assert abs(len(os.listdir("/proc/self/fd")) - before) < 10
+        files.write_text("/g", "after")
+        version = first.blocking.commit()
+    assert "after" == version.blocking.files.read_text("/g")
