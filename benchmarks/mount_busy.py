@@ -161,7 +161,7 @@ def _written_and_committed(volume: Volume, path: Path, mebibytes: int, settle: f
     with open(path, "wb", buffering=0) as file:
         file.writelines(os.urandom(_MIB) for _ in range(mebibytes))
     time.sleep(settle)
-    back_free_memory(2 * mebibytes * _MIB)
+    back_free_memory(4 * mebibytes * _MIB, path.parent.parent)
     began = time.perf_counter()
     volume.blocking.commit()
     return time.perf_counter() - began

@@ -245,7 +245,7 @@ def sequential_write(order: Order) -> Answer:
         files = session.files
         for turn in range(order["rounds"]):
             os.sync()
-            back_free_memory(2 * size)
+            back_free_memory(2 * size, copy.parent)
             began = perf_counter()
             hasher = blake3()
             for piece in _pieces(source, _PIECE):
@@ -256,7 +256,7 @@ def sequential_write(order: Order) -> Answer:
             plain.append(perf_counter() - began)
             copy.unlink()
             os.sync()
-            back_free_memory(3 * size)
+            back_free_memory(4 * size, copy.parent)
             # Another content each time, or the second round would find every block stored.
             began, at = perf_counter(), 0
             _, handle = files.create(1, b"stream-%d" % turn, 0o644, os.O_RDWR, ROOT)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -18,15 +19,13 @@ from benchmarks.memory import back_free_memory, forget_peak, peak_bytes
 
 __all__ = ["main"]
 
-#: What is made sure of before a stream is written; beyond, memory is used again.
-_BACKED = 1 << 30
-
 
 class Worker:
     """Carries out orders with one client."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, directory: Path | None) -> None:
         self._client = client
+        self._directory = directory
         self._threads: dict[int, ThreadPoolExecutor] = {}
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +37,8 @@ class Worker:
             "get_stream": self._get_stream,
             "list": self._list,
         }[verb](key, size)
-        if verb == "put_stream":
-            back_free_memory(min(size, _BACKED))
+        if verb == "put_stream" and self._directory is not None:
+            back_free_memory(2 * size, self._directory)
         forget_peak()
         wall, cpu = self._measure(act, order["count"], order["threads"])
         return {"wall": wall, "cpu": cpu, "peak": peak_bytes()}
@@ -103,7 +102,8 @@ def main(name: str, service: str) -> None:
 
     where = Service(**json.loads(service))
     try:
-        worker = Worker((LOCAL_CLIENTS if where.directory else CLIENTS)[name](where))
+        client = (LOCAL_CLIENTS if where.directory else CLIENTS)[name](where)
+        worker = Worker(client, Path(where.directory) if where.directory else None)
     except ImportError as error:
         say({"missing": f"{type(error).__name__}: {error}"})
         return

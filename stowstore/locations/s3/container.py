@@ -202,9 +202,10 @@ class S3Container:
             url=url._replace(query=query).geturl(), required_request_headers=headers, method=method
         )
 
-    def forget_store(self) -> None:
-        """Makes obstore's client anew, or in a forked child none."""
-        self._store = None
+    def forget_store(self) -> S3Store | None:
+        """Has obstore's client made anew, or in a forked child none; returns the one there was."""
+        forgotten, self._store = self._store, None
+        return forgotten
 
     def _fast(self, key: str) -> S3Store | None:
         """obstore's client, if this request may go through it."""

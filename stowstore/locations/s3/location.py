@@ -50,6 +50,9 @@ S3_CAPABILITIES = Capabilities(
     max_object_bytes=5 << 40,
 )
 
+#: Clients of obstore that a forked child has of its parent.
+_abandoned: list[object] = []
+
 #: obstore's bound of a whole request; the server's silence is what we bound.
 _WHOLE_REQUEST = timedelta(days=7)
 
@@ -168,13 +171,13 @@ class S3Location:
         self._lock = threading.Lock()
         self.keys.reset_after_fork()
         self.wire.reset_after_fork()
-        self._forget_stores()
+        # They stay alive: to take one apart takes locks of its library that the parent's threads may have held.
+        _abandoned.extend(self._forget_stores())
 
-    def _forget_stores(self) -> None:
+    def _forget_stores(self) -> list[S3Store | None]:
         with self._lock:
             containers = list(self._containers)
-        for container in containers:
-            container.forget_store()
+        return [container.forget_store() for container in containers]
 
     def _client_options(self) -> ClientConfig:
         settings = self.settings
