@@ -40,6 +40,7 @@ def mount(scale: Scale, progress: Progress) -> Iterator[Row]:
         yield from mount_busy.unpinned(local, sizes, progress)
         yield from mount_busy.passed_through(local, sizes, progress)
         yield from mount_busy.beside_a_commit(local, sizes, progress)
+        yield from mount_busy.to_a_gateway(local, sizes, progress)
         yield from mount_busy.beside_a_slow_store(local, progress)
         yield from mount_times(local, sizes, progress)
 

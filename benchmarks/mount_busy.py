@@ -12,21 +12,29 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Final
 
+from benchmarks.clients import CLIENTS, Client, Service
 from benchmarks.memory import back_free_memory
 from benchmarks.model import Row
 from benchmarks.mount_places import WORKER, Progress, Sizes, measured, mounted, plain, row
 from stowstore import Volume
+from stowstore.config import ContainerPolicy
 from stowstore.mounts import control, table
+from stowstore.versions.address import open_root_store
 
-__all__ = ["beside_a_commit", "beside_a_slow_store", "passed_through", "unpinned"]
+__all__ = ["beside_a_commit", "beside_a_slow_store", "passed_through", "to_a_gateway", "unpinned"]
 
 _MIB: Final = 1 << 20
+_PACK: Final = 4 << 20
+_UPLOADS: Final = 8
+_BUCKET: Final = "bench-mount"
 _HANGING: Final = 5.0
 _JOURNALLED: Final = 3.0
 
@@ -117,6 +125,49 @@ def beside_a_commit(local: Path, sizes: Sizes, progress: Progress) -> Iterator[R
     )
 
 
+def to_a_gateway(local: Path, sizes: Sizes, progress: Progress) -> Iterator[Row]:
+    """How fast fresh data are published to Ceph's gateway, in turns with a client that only uploads as much."""
+    progress("mount: commit to radosgw")
+    what = f"commit of {sizes.commit} MiB of fresh random data to radosgw"
+    try:
+        from tests import servers
+
+        server = servers.radosgw.start()
+    except ImportError as error:
+        yield row(what, "all", "", note=f"no servers from here: {error}")
+        return
+    except servers.ServerError as error:
+        yield row(what, "all", "", note=f"the server cannot be provided: {error}")
+        return
+    found: dict[str, list[float]] = {"obstore": [], "stowstore": []}
+    with server, tempfile.TemporaryDirectory(dir=local) as scratch:
+        service = Service(
+            endpoint=server.endpoint, bucket=_BUCKET, access_key=server.access_key, secret_key=server.secret_key
+        )
+        root = f"s3://{_BUCKET}/root?endpoint={server.endpoint}&region=us-east-1"
+        access = {"access_key": server.access_key, "secret_key": server.secret_key}
+        open_root_store(root, options=access, create=ContainerPolicy.IF_MISSING)[0].close()
+        volume = Volume.new("bench", root, options=access)
+        path = volume.blocking.mount(f"{scratch}/mnt", f"{scratch}/meta", f"{scratch}/cache", upload_delay="1h")
+        try:
+            for number in range(sizes.rounds):
+                found["obstore"].append(_uploaded(CLIENTS["obstore"](service), sizes.commit, Path(scratch)))
+                found["stowstore"].append(_written_and_committed(volume, path / f"file-{number}", sizes.commit))
+        finally:
+            volume.blocking.unmount()
+    for client, walls in found.items():
+        ratio = min(found["obstore"]) / min(walls)
+        ours = client == "stowstore"
+        yield row(
+            what,
+            client,
+            f"{sizes.commit * _MIB / 1e6 / min(walls):,.0f} MB/s",
+            ratio=ratio,
+            target="at least 0.8 of the raw client" if ours else "",
+            met=ratio >= 0.8 if ours else None,
+        )
+
+
 def beside_a_slow_store(local: Path, progress: Progress) -> Iterator[Row]:
     """A store that hangs: one in a mount of ours, whose daemon is stopped while somebody reads what is not cached."""
     progress("mount: a store that hangs")
@@ -165,6 +216,17 @@ def _written_and_committed(volume: Volume, path: Path, mebibytes: int, settle: f
     began = time.perf_counter()
     volume.blocking.commit()
     return time.perf_counter() - began
+
+
+def _uploaded(client: Client, mebibytes: int, local: Path) -> float:
+    """Seconds that a client takes to put fresh data in objects of the size of packs."""
+    objects = [os.urandom(_PACK) for _ in range(mebibytes * _MIB // _PACK)]
+    back_free_memory(4 * mebibytes * _MIB, local)
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        began = time.perf_counter()
+        for done in [pool.submit(client.put, f"raw/{uuid.uuid4()}", data) for data in objects]:
+            done.result()
+        return time.perf_counter() - began
 
 
 @contextmanager
