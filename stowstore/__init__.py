@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stowstore.config import ContainerPolicy, SchemeConfig, StoreConfig
+    from stowstore.config import ContainerPolicy, Measuring, SchemeConfig, StoreConfig
     from stowstore.store import StowStore, open_store
     from stowstore.volumes import ROVolume, RWVolume, Volume
 
 __all__ = [
     "ContainerPolicy",
+    "Measuring",
     "ROVolume",
     "RWVolume",
     "SchemeConfig",
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "stowstore.config": ("ContainerPolicy", "SchemeConfig", "StoreConfig"),
+    "stowstore.config": ("ContainerPolicy", "Measuring", "SchemeConfig", "StoreConfig"),
     "stowstore.store": ("StowStore", "open_store"),
     # What volumes need beyond the store is an extra.
     "stowstore.volumes": ("ROVolume", "RWVolume", "Volume"),

@@ -65,7 +65,21 @@ def import_directory_tar(directory: Path, stream: IO[bytes]) -> None:
         OSError: the directory has no room; EINVAL for attributes that cannot be any.
     """
     with _UserXattrs.open(fileobj=stream, mode="r|*", encoding=TAR_ENCODING) as archive:
-        archive.extractall(directory, numeric_owner=True, filter="tar")
+        if hasattr(tarfile, "tar_filter"):
+            archive.extractall(directory, numeric_owner=True, filter="tar")
+        else:
+            archive.extractall(directory, _kept_inside(archive, directory), numeric_owner=True)
+
+
+def _kept_inside(archive: tarfile.TarFile, directory: Path) -> Iterator[tarfile.TarInfo]:
+    """What the filter ``tar`` of PEP 706 lets pass, for Python before 3.11.4, which Debian 12 has."""
+    top = os.path.realpath(directory)
+    for member in archive:
+        member.name = member.name.lstrip("/")
+        if os.path.commonpath([os.path.realpath(os.path.join(top, member.name)), top]) != top:
+            raise tarfile.TarError(f"{member.name!r} would be extracted outside the destination")
+        member.mode &= 0o755
+        yield member
 
 
 def copy_directory(source: Path, target: Path) -> None:

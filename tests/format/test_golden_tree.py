@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from stowstore.versions.lease import read_lease
 from stowstore.versions.session import Session, SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.golden.make import describe
+from tests.golden.unpacking import unpack
 
 
 @pytest.fixture
 def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
     """The URL of a copy of the root, and what its versions held."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with tarfile.open(Path(__file__).parent / "v1" / "tree.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(Path(__file__).parent / "v1" / "tree.tar.xz", tmp_path)
     yield f"file://{tmp_path}/tree", json.loads((tmp_path / "expected.json").read_text())["tree"]
     registry.close_all()
 

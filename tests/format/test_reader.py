@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import stat
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from stowstore.versions.root import Root, RootFormat
 from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
 from stowstore.versions.successors import merge_version, restore_version
 from tests.format.reader import Damaged, NewerFormat, Reader, Version
+from tests.golden.unpacking import unpack
 from tests.volumes_faults.programs import ROOT_USER as _ROOT
 from tests.volumes_faults.programs import Tree, perform, program, shown, tree_of, write_file
 
@@ -79,8 +79,7 @@ def _described(reader: Reader, version: Version) -> dict[str, Any]:
 @pytest.mark.parametrize("name", _ARCHIVES)
 def test_golden_roots(name: str, tmp_path: Path) -> None:
     """Every version of every root that is kept is read, with all that was known of its files."""
-    with tarfile.open(_ARCHIVES[name]) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(_ARCHIVES[name], tmp_path)
     expected = json.loads((tmp_path / "expected.json").read_text())[name]
     reader = Reader(_of_directory(tmp_path / name), passphrase=_PASSPHRASE)
     for identity, about in expected.items():
@@ -158,8 +157,7 @@ def test_whatever_is_written(seed: int, encrypted: bool) -> None:
 
 def test_the_reader_is_no_pushover(tmp_path: Path) -> None:
     """What makes the tests above mean something: it notices any changed byte of what it reads."""
-    with tarfile.open(_ARCHIVES["tree"]) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(_ARCHIVES["tree"], tmp_path)
     directory = tmp_path / "tree"
     chance = random.Random(7)
     for path in sorted(path for part in ("packs", "index", "versions") for path in (directory / part).rglob("*")):
@@ -187,7 +185,6 @@ def _read_all(reader: Reader) -> None:
 
 def test_sealed_roots_need_their_key(tmp_path: Path) -> None:
     """The check value tells a wrong passphrase and a wrong key."""
-    with tarfile.open(_ARCHIVES["sealed"]) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(_ARCHIVES["sealed"], tmp_path)
     with pytest.raises(Damaged, match="wrong"):
         Reader(_of_directory(tmp_path / "sealed"), passphrase="another")

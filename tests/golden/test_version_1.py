@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stowstore.versions.findings import CheckDepth
 from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.golden.make import KEY, describe
+from tests.golden.unpacking import unpack
 
 _ARCHIVE = Path(__file__).with_name("v1.tar.xz")
 
@@ -30,8 +30,7 @@ def golden(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The URL of a copy of a golden root, and what its versions held."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with tarfile.open(_ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(_ARCHIVE, tmp_path)
     root = f"file://{tmp_path}/{request.param}"
     Volume.configure(root, key=KEY if request.param == "sealed" else None)
     yield root, json.loads((tmp_path / "expected.json").read_text())[request.param]

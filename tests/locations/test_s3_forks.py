@@ -36,9 +36,12 @@ def container(radosgw: Server, location: Location) -> Iterator[Container]:
 def _in_child(work: Callable[[], None]) -> int | None:
     """The exit code of a forked child, None if it had to be killed."""
 
+    is_first = multiprocessing.parent_process() is None
+
     def watched() -> None:
-        # Where it hangs is all that could be known of it.
-        faulthandler.dump_traceback_later(_PATIENCE / 2, file=sys.__stderr__)
+        # Where it hangs is all that could be known of it; a grandchild would wait for its parent's lost watchdog.
+        if is_first:
+            faulthandler.dump_traceback_later(_PATIENCE / 2, file=sys.__stderr__)
         work()
 
     child = multiprocessing.get_context("fork").Process(target=watched)
