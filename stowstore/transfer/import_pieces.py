@@ -16,7 +16,7 @@ from stowstore.chunks.writer import BlockWriter, KnownBlocks, PendingBlock
 from stowstore.index.records import Extent, pack_extents
 from stowstore.runners import require_same_directory
 from stowstore.transfer.import_notes import write_note
-from stowstore.transfer.reading import SMALL_BYTES, data_stretches
+from stowstore.transfer.reading import READ_FLAGS, SMALL_BYTES, data_stretches
 from stowstore.versions.places import RootPlace
 
 __all__ = [
@@ -147,7 +147,7 @@ def _read_piece(writer: BlockWriter, piece: FilePiece) -> _Read | StoredPiece:
     blocks: list[tuple[int, int, PendingBlock]] = []
     read = 0
     try:
-        descriptor = os.open(piece.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(piece.path, READ_FLAGS)
         try:
             size = os.fstat(descriptor).st_size
             stop = size if piece.stop is None else min(piece.stop, size)

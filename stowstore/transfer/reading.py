@@ -40,7 +40,8 @@ _SLOW: Final = 0.0001
 _SPELL: Final = 16
 _LONGEST_SPELL: Final = 1024
 
-READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: What was a regular file when it was listed may be a link by now, or a fifo, for whose writer an open would wait.
+READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 #: How names become bytes, as `os.fsencode` does it.
 _ENCODING: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -87,3 +88,17 @@ def test_what_is_gone_is_told(tmp_path: Path) -> None:
         (read,) = read_files(iter([found]), report, pool)
     assert read.status is None
     assert isinstance(read.failure, FileNotFoundError)
+
+
+def test_a_file_that_has_become_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    """What was listed as a regular file is taken for what it is when it is read; nobody ever writes into this one."""
+    (tmp_path / "f").write_bytes(b"regular")
+    report = TransferReport()
+    listed = list(walk_directory(str(tmp_path), report))
+    (tmp_path / "f").unlink()
+    os.mkfifo(tmp_path / "f")
+    with ThreadPoolExecutor(1) as pool:
+        [read] = read_files(iter(listed), report, pool)
+    assert read.status is not None
+    assert stat.S_ISFIFO(read.status.st_mode)
+    assert (None, None) == (read.content, read.failure)
