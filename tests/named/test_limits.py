@@ -410,13 +410,16 @@ def test_what_a_full_disk_cannot_take_stays_in_the_mount(
         (attached.path / "f").write_text("written")
         with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:
-                filler.write(bytes(1 << 20))
-    # Long enough for a server that would not mind to be gone; one that had written everything may go.
-    with suppress(AssertionError):
-        _wait(lambda: not host.list()[0].is_mounted, seconds=1.5)
+                filler.write(bytes(1 << 12))
+        # In the memory of the server, which has no room for its journal any more.
+        (attached.path / "g").write_text("only there")
+    # Long enough for a server that would not mind to be gone.
+    time.sleep(1.5)
+    assert host.list()[0].is_mounted
     (small / "filler").unlink()
+    _wait(lambda: not host.list()[0].is_mounted)
     with host.attach("data", holder=job) as attached:
-        assert (attached.path / "f").read_text() == "written"
+        assert ["written", "only there"] == [(attached.path / name).read_text() for name in ("f", "g")]
 
 
 def test_lists_filter_by_name_type_label_and_use(plain: NamedVolumes) -> None:
