@@ -6,7 +6,7 @@ import os
 import weakref
 from typing import Protocol
 
-__all__ = ["reset_in_children"]
+__all__ = ["abandon", "reset_in_children"]
 
 
 class _Resettable(Protocol):
@@ -14,6 +14,15 @@ class _Resettable(Protocol):
 
 
 _locations: weakref.WeakSet[_Resettable] = weakref.WeakSet()
+
+
+#: What children no longer use and must not take apart.
+_abandoned: list[object] = []
+
+
+def abandon(*clients: object) -> None:
+    """Keeps clients of the parent alive in a child: taking them apart takes locks its threads may have held."""
+    _abandoned.extend(clients)
 
 
 def reset_in_children(location: _Resettable) -> None:

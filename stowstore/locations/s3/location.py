@@ -18,7 +18,7 @@ from stowstore.locations.base import Options
 from stowstore.locations.s3.container import S3Container
 from stowstore.locations.s3.credentials import Keys
 from stowstore.locations.s3.errors import FOREIGN, translate
-from stowstore.locations.s3.forking import reset_in_children
+from stowstore.locations.s3.forking import abandon, reset_in_children
 from stowstore.locations.s3.settings import Settings
 from stowstore.locations.s3.wire import Wire
 
@@ -49,9 +49,6 @@ S3_CAPABILITIES = Capabilities(
     },
     max_object_bytes=5 << 40,
 )
-
-#: Clients of obstore that a forked child has of its parent.
-_abandoned: list[object] = []
 
 #: obstore's bound of a whole request; the server's silence is what we bound.
 _WHOLE_REQUEST = timedelta(days=7)
@@ -171,8 +168,7 @@ class S3Location:
         self._lock = threading.Lock()
         self.keys.reset_after_fork()
         self.wire.reset_after_fork()
-        # They stay alive: to take one apart takes locks of its library that the parent's threads may have held.
-        _abandoned.extend(self._forget_stores())
+        abandon(*self._forget_stores())
 
     def _forget_stores(self) -> list[S3Store | None]:
         with self._lock:

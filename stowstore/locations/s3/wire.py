@@ -21,6 +21,7 @@ from datastore.errors import PermissionDenied, TransientError
 from stowstore.locations.s3.connections import STEP, Call, Pool
 from stowstore.locations.s3.credentials import Keys
 from stowstore.locations.s3.errors import FOREIGN, answer_error
+from stowstore.locations.s3.forking import abandon
 from stowstore.locations.s3.settings import Settings
 
 __all__ = ["Answer", "Sent", "Wire", "WireBody"]
@@ -94,8 +95,7 @@ class Wire:
 
     def reset_after_fork(self) -> None:
         """Starts over: sockets and locks are shared with the parent."""
-        # The old ones stay alive: taking them apart would take locks that the parent's threads may have held.
-        _abandoned.append((self._pool, self.minio))
+        abandon(self._pool, self.minio)
         self._pool, self.minio = self._connect()
 
     def close(self) -> None:
@@ -237,7 +237,3 @@ class WireBody:
             # Read to its end, though not beyond: the connection can serve others.
             response.drain_conn()
         response.close()
-
-
-#: What children no longer use and must not take apart.
-_abandoned: list[object] = []
