@@ -15,7 +15,6 @@ from stowstore.index.keys import SUPERBLOCK
 from stowstore.index.node import NodeCache
 from stowstore.index.records import Superblock
 from stowstore.index.snapshot import Snapshot
-from stowstore.named import NamedVolumes
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.changes import Change, ChangeKind, path_changes
 from stowstore.versions.errors import NoSuchVersion
@@ -208,6 +207,8 @@ def merge(access: Access, volume: str, other: str, conflicts: str, message: str 
     theirs = access.other(other, volume, address)
     before = access.version(address)
     if theirs.root != address.root:
+        from stowstore.named import NamedVolumes
+
         name, _, version = other.partition("@")
         merged = NamedVolumes().merge(
             volume, name, version=version or None, conflicts=Conflicts(conflicts), message=message
