@@ -22,6 +22,7 @@ from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.root import MADE_ON_DEMAND
 from stowstore.volumes import ROVolume, RWVolume, Volume
+from stowstore.volumes.mounting import await_end
 
 __all__ = ["commit", "finalize", "mount", "mounts", "refresh", "stats", "umount", "warmup"]
 
@@ -212,8 +213,7 @@ def finalize(opener: Opener, path: Path, message: str | None, as_json: bool) -> 
     """Unmount the volume at PATH and publish what it holds."""
     with opener.limits():
         answer = ask(path, "finalize", message=message)
-    if table.find(path) is not None:
-        unmounting.unmount(path)
+    await_end(path)
     _tell(answer, as_json)
 
 

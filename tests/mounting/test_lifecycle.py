@@ -21,6 +21,8 @@ from datastore.context import deadline
 from datastore.errors import ConfigError, DeadlineExceeded, PermissionDenied, StoreError
 from stowstore import Volume
 from stowstore.chunks.encryption import Passphrase, WrongKey
+from stowstore.cli.mounting import finalize
+from stowstore.cli.opening import Opener
 from stowstore.fuse import device
 from stowstore.fuse.device import MountFailed
 from stowstore.mounts import control, leftovers, starting, table
@@ -55,6 +57,23 @@ def test_a_mount_answers_when_it_returns(place: Place) -> None:
     version = volume.blocking.finalize()
     assert "hello\n" == version.blocking.files.read_text("/d/f")
     assert volume.mount_path is None
+
+
+def test_finalizing_by_command_minds_no_daemon_that_has_just_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may end at any moment while the command looks whether it is still there."""
+    path = place.mount(place.volume())
+
+    def late(where: Path, **how: Any) -> None:
+        assert eventually(lambda: not place.daemons())
+        unmount(where, **how)
+
+    monkeypatch.setattr("stowstore.mounts.unmounting.unmount", late)
+    monkeypatch.setattr("stowstore.volumes.mounting.unmount", late)
+    opener = Opener.of(store_url=None, config_path=None, options=(), timeout=None)
+    finalize.main([str(path)], standalone_mode=False, obj=opener)
+    assert "#data@" in capsys.readouterr().out
 
 
 async def _mount_and_finalize(place: Place) -> str:
