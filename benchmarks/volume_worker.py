@@ -106,7 +106,9 @@ def _store(order: Order) -> Iterator[tuple[CountingStore, Root]]:
     store, base = open_root_store(order["root"], options=order["options"], create=ContainerPolicy.IF_MISSING)
     with store:
         counting = CountingStore(store)
-        root = Root.open_or_create(counting, base)
+        # A root on disk is known for one by its address, as volumes open it.
+        address = order["root"] if order["root"].startswith("file:") else None
+        root = Root.open_or_create(counting, base, address=address)
         counting.forget()
         yield counting, root
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from datastore.context import current_limits
 from datastore.errors import DigestMismatch, SizeMismatch
@@ -18,6 +18,9 @@ __all__ = ["Readable", "Source", "SourceLike"]
 
 #: How much of an unseekable source is read at once when its end has to be found.
 _PROBE = 1 << 20
+
+#: Up to which size pieces are taken for one content in memory; more is read from them one after the other.
+_MAX_JOINED = 16 << 20
 
 
 @runtime_checkable
@@ -38,14 +41,15 @@ class Source:
     """
 
     __slots__ = (
+        "_data",
         "_digest",
         "_expected_md5",
         "_head",
         "_limits",
+        "_parts",
         "_position",
         "_raw",
         "_restart",
-        "data",
         "size",
     )
 
@@ -60,19 +64,35 @@ class Source:
         self._restart: int | None = None
         self._raw: Readable | None = None
         self._digest: Any = None
-        #: The whole content, checked, if it lies in memory; else None.  For reading only.
-        self.data: bytes | memoryview | None = None
+        self._data: bytes | memoryview | None = None
+        self._parts: Sequence[bytes] | None = None
         if data.__class__ is bytes and content_md5 is None and size == len(data):
             # What nearly every small write is: nothing to check.
-            self.data = data
+            self._data = data
         elif isinstance(data, (bytes, bytearray, memoryview)):
             # A view of what the caller may change later would tear a retried write.
             self._hold(data if isinstance(data, bytes) else bytes(data))
+        elif _are_parts(data):
+            self._hold_parts(tuple(data))
         else:
             if content_md5 is not None:
                 self._digest = hashlib.md5(usedforsecurity=False)
             self._raw = data if isinstance(data, Readable) else _Joined(_iterate(data))
             self._restart = _position_of(self._raw)
+
+    @property
+    def data(self) -> bytes | memoryview | None:
+        """The whole content, checked, if it lies in memory; else None.  For reading only."""
+        if self._data is None and self._parts is not None:
+            self._data, self._parts = b"".join(self._parts), None
+        return self._data
+
+    @property
+    def parts(self) -> Sequence[bytes | memoryview] | None:
+        """The same in pieces, for who need not have it in one: those of a tuple or list of bytes are never joined."""
+        if self._parts is not None:
+            return self._parts
+        return None if self._data is None else (self._data,)
 
     def buffered(self, limit: int) -> bytes | memoryview | None:
         """The whole content, checked, if it is no larger than ``limit`` bytes; else None and nothing is lost.
@@ -82,6 +102,8 @@ class Source:
         Raises:
             SizeMismatch, DigestMismatch: the content is not as declared.
         """
+        if self.size is not None and self._parts is not None and self.size > limit:
+            return None
         if self.data is not None:
             return self.data if len(self.data) <= limit else None
         if self._position or (self.size is not None and self.size > limit):
@@ -146,7 +168,7 @@ class Source:
 
     def rewind(self) -> bool:
         """Goes back to the start, if the source can; False leaves it where it is."""
-        if self.data is not None or self._position == 0:
+        if self._data is not None or self._parts is not None or self._position == 0:
             self._position = 0
             return True
         if self._restart is None or self._raw is None:
@@ -161,14 +183,22 @@ class Source:
     @property
     def rewindable(self) -> bool:
         """Whether `rewind` would succeed at any position."""
-        return self.data is not None or self._restart is not None
+        return self._data is not None or self._parts is not None or self._restart is not None
 
     def _hold(self, content: bytes | memoryview) -> None:
         if self._digest is None and self._expected_md5 is not None:
             self._digest = hashlib.md5(content, usedforsecurity=False)
         self._finish(len(content))
-        self.data = content
+        self._data = content
         self._raw = None
+
+    def _hold_parts(self, parts: Sequence[bytes]) -> None:
+        if self._expected_md5 is not None:
+            self._digest = hashlib.md5(usedforsecurity=False)
+            for part in parts:
+                self._digest.update(part)
+        self._finish(sum(map(len, parts)))
+        self._parts = parts
 
     def _finish(self, length: int) -> None:
         if self.size is not None and length != self.size:
@@ -199,6 +229,15 @@ class Source:
 
     def _too_long(self) -> SizeMismatch:
         return SizeMismatch(f"the size is declared as {self.size} bytes, the source goes on", hint=_SIZE_HINT)
+
+
+def _are_parts(data: object) -> TypeGuard[Sequence[bytes]]:
+    """Whether this is a content in pieces, small enough to be joined by who needs it in one."""
+    return (
+        isinstance(data, (tuple, list))
+        and all(part.__class__ is bytes for part in data)
+        and sum(map(len, data)) <= _MAX_JOINED
+    )
 
 
 _SIZE_HINT = "declare the true size, or None when it is not known; nothing was written"

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from stowstore.chunks.block import BlockRef, Codec, CorruptBlock
 from stowstore.chunks.encryption import RootKeys
+from stowstore.chunks.scattered import Content, Scattered
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -58,17 +59,22 @@ class BlockCodec:
         """Whether blocks are encrypted."""
         return self._seal is not None
 
-    def name(self, content: Buffer) -> bytes:
+    def name(self, content: Buffer | Scattered) -> bytes:
         """The 32 bytes that name a content: BLAKE3, keyed in an encrypted root."""
         # One thread: its own threads cost blocks of this size more than they bring.
+        if isinstance(content, Scattered):
+            hasher = blake3() if self._naming is None else blake3(key=self._naming)
+            for part in content.parts:
+                hasher.update(part)
+            return hasher.digest()
         return (blake3(content) if self._naming is None else blake3(content, key=self._naming)).digest()
 
-    def compress(self, content: bytes) -> tuple[Codec, bytes]:
+    def compress(self, content: Content) -> tuple[Codec, Content]:
         """The content in the form that is stored, before sealing: compressed if that saves a sixteenth."""
         size = len(content)
         if not self._level or (size > 2 * _PROBE_BYTES and not self._pays(content)):
             return Codec.RAW, content
-        packed = self._local.compressor.compress(content)
+        packed = self._local.compressor.compress(content.joined() if isinstance(content, Scattered) else content)
         return (Codec.ZSTD, packed) if len(packed) <= size - (size >> 4) - 1 else (Codec.RAW, content)
 
     def seal(self, body: bytes, name: bytes, pack: bytes) -> bytes:
@@ -119,7 +125,7 @@ class BlockCodec:
         except zstandard.ZstdError as error:
             raise corrupt(ref, "it cannot be decompressed") from error
 
-    def _pays(self, content: bytes) -> bool:
+    def _pays(self, content: Content) -> bool:
         size = _PROBE_BYTES // _PROBES
         stride = (len(content) - size) // (_PROBES - 1)
         sample = b"".join(content[place * stride : place * stride + size] for place in range(_PROBES))

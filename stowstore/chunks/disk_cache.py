@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from stowstore.chunks.memory_cache import CacheStats
+from stowstore.disk_writes import write_all
 
 __all__ = ["DiskCache"]
 
@@ -218,9 +219,7 @@ class DiskCache:
             fd = _create(draft)
         try:
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
+                write_all(fd, data)
             finally:
                 os.close(fd)
             os.replace(draft, path)

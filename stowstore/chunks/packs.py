@@ -15,10 +15,11 @@ from typing import Final
 
 from attrs import frozen
 from blake3 import blake3
-from google_crc32c import value as crc32c
+from crc32c import crc32c
 
 from stowstore.chunks.block import BLOCK_BYTES, BlockRef, Codec, CorruptBlock, PackKind
 from stowstore.chunks.codec import BlockCodec
+from stowstore.chunks.scattered import Content, Scattered, gathered
 
 __all__ = [
     "CHECKED_BYTES",
@@ -71,19 +72,19 @@ class PackBuilder:
         self.size = 0
         self._codec = codec
         self._rows: list[BlockRef] = []
-        self._bodies: list[bytes] = []
+        self._bodies: list[Content] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def has_room(self, body: bytes) -> bool:
+    def has_room(self, body: Content) -> bool:
         """Whether a block belongs into this pack, rather than into the next."""
         if not self._rows:
             return True
         size = self.size + len(body) + self._codec.overhead
         return size <= PACK_BYTES and len(self._rows) < MAX_PACK_BLOCKS
 
-    def add(self, name: bytes, codec: Codec, body: bytes, length: int) -> BlockRef:
+    def add(self, name: bytes, codec: Codec, body: Content, length: int) -> BlockRef:
         """Takes a block in and says where it will lie."""
         stored = len(body) + self._codec.overhead
         ref = BlockRef(self.pack, self.size, stored, length, codec, name)
@@ -92,15 +93,24 @@ class PackBuilder:
         self.size += stored
         return ref
 
-    def seal(self) -> bytes:
-        """The whole pack, its blocks sealed if the root is encrypted; the builder lets go of them."""
+    def seal(self) -> tuple[bytes, ...]:
+        """The whole pack in few pieces, its blocks sealed if the root is encrypted; the builder lets go of them.
+
+        Large blocks are not copied.
+        """
         seal, pack = self._codec.seal, self.pack
-        pieces = self._bodies
-        if self._codec.is_sealed:
-            pieces = [seal(body, ref.name, pack) for ref, body in zip(self._rows, self._bodies, strict=True)]
-        whole = b"".join((*pieces, self._table()))
+        pieces: list[bytes] = []
+        for ref, body in zip(self._rows, self._bodies, strict=True):
+            if self._codec.is_sealed:
+                pieces.append(seal(body.joined() if isinstance(body, Scattered) else body, ref.name, pack))
+            elif isinstance(body, Scattered):
+                pieces.extend(body.parts)
+            else:
+                pieces.append(body)
+        pieces.append(self._table())
         self._bodies = []
-        return whole
+        whole = gathered(pieces)
+        return whole.parts if isinstance(whole, Scattered) else (whole,)
 
     def _table(self) -> bytes:
         sealed = self._codec.is_sealed
@@ -216,10 +226,11 @@ def footer_bytes(tail: bytes, size: int, pack: bytes) -> int:
     return int(length)
 
 
-def _checksums(body: bytes) -> list[int]:
+def _checksums(body: Content) -> list[int]:
     if len(body) <= CHECKED_BYTES:
         return []
-    return [crc32c(body[start : start + CHECKED_BYTES]) for start in range(0, len(body), CHECKED_BYTES)]
+    found = body if isinstance(body, Scattered) else Scattered((body,))
+    return [crc32c(stretch) for stretch in found.stretches(CHECKED_BYTES)]
 
 
 def _kind(number: int) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Final, NamedTuple, TypeAlias
 
 from attrs import frozen
-from google_crc32c import value as crc32c
+from crc32c import crc32c
 
 from datastore import context
 from datastore.errors import Cancelled, DeadlineExceeded, StoreError

@@ -14,6 +14,7 @@ from datastore.protocol import Store
 from datastore.reference import DataReference
 from stowstore.chunks.block import PackKind
 from stowstore.chunks.packs import TRAILER_BYTES, PackBuilder
+from stowstore.chunks.scattered import Scattered
 
 __all__ = ["PackUploader", "Placement"]
 
@@ -32,7 +33,7 @@ class PackUploader:
 
     A pack waits ``upload_delay`` seconds first, unless `flush` or lack of room hurries it.  ``max_bytes`` bounds what
     is under way: who produces data reserves room before, and waits for it.  What failed is kept, raised once, and
-    tried again by the `flush` after that.
+    tried again by the next `flush`, or by who next finds no room.
     """
 
     def __init__(
@@ -59,6 +60,10 @@ class PackUploader:
         self._queue: deque[_Upload] = deque()
         self._active: set[_Upload] = set()
         self._failed: list[_Upload] = []
+        # The ids of packs that were submitted and are not in the store.
+        self._not_put: set[bytes] = set()
+        #: Called after each pack that was put, from the thread that put it; must not raise.
+        self.on_put: Callable[[], None] | None = None
         self._held = 0
         #: How many callers wait for room, during which no pack waits for its delay.
         self._short = 0
@@ -74,11 +79,15 @@ class PackUploader:
         """Bytes for which room is reserved: in buffers, in open packs, waiting or being sent."""
         return self._held
 
+    def holds(self, pack: bytes) -> bool:
+        """Whether a pack was submitted and is not in the store yet."""
+        return pack in self._not_put
+
     def reserve(self, size: int) -> None:
         """Takes room for data, after waiting until there is some.
 
         Raises:
-            StoreError: there is no room because packs could not be put; nothing is lost, `flush` tries them again.
+            StoreError: there is no room because packs could not be put; nothing is lost, the next call tries again.
             DeadlineExceeded, Cancelled: the context of the caller ended first.
         """
         with self._lock:
@@ -98,6 +107,7 @@ class PackUploader:
         with self._lock:
             if not self._closed:
                 due = 0.0 if self._short else time.monotonic() + self._delay
+                self._not_put.add(pack.pack)
                 self._queue.append(_Upload(pack, due))
                 self._start()
 
@@ -110,10 +120,7 @@ class PackUploader:
         """
         with self._lock:
             self._check_open()
-            for upload in [upload for upload in self._failed if upload.is_reported]:
-                self._failed.remove(upload)
-                upload.error, upload.is_reported = None, False
-                self._queue.append(upload)
+            self._try_again()
             self._hurry()
             waiting: Collection[_Upload] = {*self._queue, *self._active}
             while unsettled := [upload for upload in waiting if not upload.is_settled]:
@@ -134,12 +141,21 @@ class PackUploader:
         try:
             while self._held and self._held + size > self._max_bytes:
                 self._check_open()
-                self._hurry()
                 if not self._queue and not self._active:
-                    self._report_failure()
+                    self._try_again()
+                    if not self._queue:
+                        self._report_failure()
+                self._hurry()
                 self._wait()
         finally:
             self._short -= 1
+
+    def _try_again(self) -> None:
+        """Queues what has failed and was told."""
+        for upload in [upload for upload in self._failed if upload.is_reported]:
+            self._failed.remove(upload)
+            upload.error, upload.is_reported = None, False
+            self._queue.append(upload)
 
     def _report_failure(self) -> None:
         for upload in self._failed:
@@ -190,11 +206,14 @@ class PackUploader:
                 self._active.discard(upload)
                 if error is None:
                     upload.is_done = True
+                    self._not_put.discard(upload.pack.pack)
                     self._held -= upload.size
                 else:
                     upload.error = error
                     self._failed.append(upload)
                 self._changed.notify_all()
+            if error is None and self.on_put is not None:
+                self.on_put()
 
     def _next(self) -> _Upload | None:
         """The next pack that is due; None ends the thread.  One thread watches for packs that will be."""
@@ -222,19 +241,23 @@ class PackUploader:
         if payload is None:
             # Kept for a second try, which must send the same bytes: the first may have arrived unanswered.
             payload = upload.payload = builder.seal()
+        size = sum(map(len, payload))
         if Feature.CREATE_IF_ABSENT in self._store.capabilities(reference):
             try:
-                self._store.write_bytes(reference, payload, _IF_ABSENT)
+                self._store.write_raw(reference, size, _IF_ABSENT, payload)
             except AlreadyExists:
                 # Its name is ours alone, so this is an earlier try; the trailer has the digest of everything named.
-                if self._store.read_bytes(reference, len(payload) - TRAILER_BYTES) != payload[-TRAILER_BYTES:]:
+                if (
+                    self._store.read_bytes(reference, size - TRAILER_BYTES)
+                    != Scattered(payload)[size - TRAILER_BYTES : size]
+                ):
                     raise
         else:
-            self._store.write_bytes(reference, payload)
+            self._store.write_raw(reference, size, None, payload)
         upload.payload = None
         with self._lock:
             self.packs += 1
-            self.pack_bytes += len(payload)
+            self.pack_bytes += size
 
 
 class _Upload:
@@ -246,7 +269,7 @@ class _Upload:
         self.pack = pack
         self.size = pack.size
         self.due = due
-        self.payload: bytes | None = None
+        self.payload: tuple[bytes, ...] | None = None
         self.error: Exception | None = None
         self.is_done = False
         #: Whether somebody was told of the error; only then may it be tried again.

@@ -10,16 +10,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from enum import Enum
 
 from attrs import frozen
 
 from datastore import context
 from stowstore.chunks.block import BLOCK_BYTES, BlockRef, Codec, PackKind
 from stowstore.chunks.codec import BlockCodec
-from stowstore.chunks.packs import PackBuilder
+from stowstore.chunks.packs import PACK_BYTES, PackBuilder
+from stowstore.chunks.scattered import Content, Scattered
 from stowstore.chunks.uploader import PackUploader
 
-__all__ = ["BlockWriter", "IndexWriter", "KnownBlocks", "PendingBlock", "WriterStats"]
+__all__ = ["BlockProgress", "BlockWriter", "IndexWriter", "KnownBlocks", "PendingBlock", "WriterStats"]
 
 #: Blocks of at least this size are a large file's, and fill packs of their own.
 _LARGE = 1 << 20
@@ -76,6 +78,16 @@ class KnownBlocks:
                 del refs[next(iter(refs))]
 
 
+class BlockProgress(Enum):
+    """How far a block has come that was given to a writer."""
+
+    ENCODING = "encoding"
+    PACKED = "packed"
+    """It lies in a pack that is not full; only more blocks or a flush take it further."""
+    UNDER_WAY = "under way"
+    STORED = "stored"
+
+
 class PendingBlock:
     """A block that was given to a writer."""
 
@@ -124,15 +136,18 @@ class BlockWriter:
         self._large = PackBuilder(PackKind.DATA, codec)
         self._blocks = self._raw_bytes = self._stored_bytes = self._deduped_blocks = self._deduped_bytes = 0
         self._closed = False
+        #: Called after each pack that has come into the store, from the thread that put it; must not raise.
+        self.on_stored: Callable[[], None] | None = None
+        uploader.on_put = self._on_put
 
-    def add(self, data: bytes | bytearray | memoryview) -> PendingBlock:
+    def add(self, data: Content | bytearray | memoryview) -> PendingBlock:
         """Takes a block of 1 byte to 4 MiB; what the caller may change later is copied.
 
         Raises:
             ValueError: it is empty or larger.
             StoreError: packs cannot be put and there is no room for more; the block is not taken, all others are kept.
         """
-        if data.__class__ is not bytes:
+        if not isinstance(data, (bytes, Scattered)):
             data = bytes(data)
         size = len(data)
         if not 0 < size <= BLOCK_BYTES:
@@ -149,6 +164,16 @@ class BlockWriter:
             if batch.size >= _BATCH_BYTES or len(batch.items) >= _BATCH_BLOCKS:
                 self._dispatch()
         return pending
+
+    def progress(self, pending: PendingBlock) -> BlockProgress:
+        """How far a block of this writer has come."""
+        ref = pending._ref
+        if ref is None:
+            return BlockProgress.ENCODING
+        # In this order: a pack is given to the uploader before the next one takes its place.
+        if ref.pack in (self._small.pack, self._large.pack):
+            return BlockProgress.PACKED
+        return BlockProgress.UNDER_WAY if self._uploader.holds(ref.pack) else BlockProgress.STORED
 
     def known(self, ref: BlockRef) -> None:
         """Lets the writer refer to a block that is in the store and stays there, instead of storing it again."""
@@ -222,6 +247,11 @@ class BlockWriter:
         batch.spare = spare
         return encoded
 
+    def _on_put(self) -> None:
+        told = self.on_stored
+        if told is not None:
+            told()
+
     def _on_encoded(self) -> None:
         with self._placing:
             self._place_finished()
@@ -253,11 +283,14 @@ class BlockWriter:
             self._deduped_bytes += size
         self._uploader.release(spare)
 
-    def _store(self, name: bytes, codec: Codec, body: bytes, size: int) -> BlockRef:
+    def _store(self, name: bytes, codec: Codec, body: Content, size: int) -> BlockRef:
         if size >= _LARGE:
             if not self._large.has_room(body):
                 self._submit_large()
             ref = self._large.add(name, codec, body, size)
+            if self._large.size >= PACK_BYTES:
+                # Nothing else fits, so nothing is gained by waiting for more.
+                self._submit_large()
         else:
             if not self._small.has_room(body):
                 self._submit_small()
@@ -340,7 +373,7 @@ class IndexWriter:
 
 
 #: A block ready for a pack, or the place where it lies already.
-_Encoded = BlockRef | tuple[bytes, Codec, bytes]
+_Encoded = BlockRef | tuple[bytes, Codec, Content]
 
 
 class _Batch:
@@ -349,7 +382,7 @@ class _Batch:
     __slots__ = ("_future", "finished", "items", "size", "spare")
 
     def __init__(self) -> None:
-        self.items: list[tuple[PendingBlock, bytes]] = []
+        self.items: list[tuple[PendingBlock, Content]] = []
         self.size = 0
         #: Bytes of reserved room that encoding gave back.
         self.spare = 0

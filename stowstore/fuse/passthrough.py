@@ -28,6 +28,7 @@ from attrs import frozen
 
 from datastore.errors import StoreError
 from datastore.events import get_logger
+from stowstore.disk_writes import write_all
 from stowstore.fuse.wire import OpenFlag
 from stowstore.namespace.background import make_way
 from stowstore.namespace.filesystem import FileSystem
@@ -248,7 +249,7 @@ class Passthrough:
                 for offset in range(0, size, _PIECE):
                     data = files.read(handle, offset, _PIECE)
                     if data[0] or data[-1] or data != bytes(len(data)):
-                        _write(copy.fileno(), data, offset)
+                        write_all(copy.fileno(), data, offset)
             finally:
                 files.release(handle)
             backing: int = fcntl.ioctl(self._device, _BACKING_OPEN, bytearray(_MAP.pack(copy.fileno(), 0, 0)), True)
@@ -267,11 +268,3 @@ class Passthrough:
             fcntl.ioctl(self._device, _BACKING_CLOSE, struct.pack("<I", plain.backing))
         except OSError as error:
             _log.info("mount.backing_not_closed", error=str(error))
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written

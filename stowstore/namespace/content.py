@@ -19,13 +19,13 @@ from stowstore.chunks.reader import BlockReader
 from stowstore.chunks.writer import BlockWriter
 from stowstore.index.keys import offset_of
 from stowstore.index.records import CorruptRecord, InodeRecord, unpack_extents
-from stowstore.namespace.early import EarlyBlocks, EarlyUploader
+from stowstore.namespace.early import EarlyBlocks, EarlyUploader, UploadedWindow
 from stowstore.namespace.errors import posix_error
-from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Piece, fetch_windows, unpack_window
-from stowstore.namespace.flushing import MAX_EXTENTS_PER_WINDOW, flush_extents
-from stowstore.namespace.interfaces import FileNode, Scan
+from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap, Move, Piece, fetch_windows, unpack_window
+from stowstore.namespace.flushing import MAX_EXTENTS_PER_WINDOW, flush_extents, moves_into
+from stowstore.namespace.interfaces import AfterUpload, FileNode, Scan
 from stowstore.namespace.pieces import read_each
-from stowstore.namespace.staging import JOURNAL_CODEC, Segment, StagedPart, StagingArea
+from stowstore.namespace.staging import JOURNAL_CODEC, StagedPart, StagingArea
 
 __all__ = ["FileContent"]
 
@@ -35,6 +35,11 @@ _ZEROS: Final = 4096
 #: How far ahead of a sequential reader blocks are asked for, and how much of that may be used up first.
 _AHEAD: Final = 4 * WINDOW_BYTES
 _AGAIN: Final = 2 * WINDOW_BYTES
+
+#: What may stay in memory of data that are on their way into blocks which files are to refer to at once: five blocks,
+#: such as one that is being written, two that are being named and two on their way to the disk.  More is slower, since
+#: what was written a moment ago is then no longer in the processor's cache.
+_HELD_BYTES: Final = 20 << 20
 
 
 class _Staged(NamedTuple):
@@ -68,6 +73,9 @@ class FileContent:
         self._early: EarlyUploader | None = None
         self.writer: BlockWriter | None = None
         self._relieve_all: Callable[[], None] | None = None
+        self._lock: AbstractContextManager[object] = threading.Lock()
+        self._moved: Callable[[int], None] | None = None
+        self._keep: Callable[[], None] | None = None
         self._flushing = threading.Lock()
         # Maps that may have staged data, with their inode numbers: what a full staging area can be relieved of.
         self._written: weakref.WeakKeyDictionary[ExtentMap, int] = weakref.WeakKeyDictionary()
@@ -79,21 +87,36 @@ class FileContent:
         delay: float,
         lock: AbstractContextManager[object],
         moved: Callable[[int], None] | None = None,
+        keep: Callable[[], None] | None = None,
+        afterwards: AfterUpload = AfterUpload.STAY,
     ) -> None:
         """Begins to upload in the background, to the writer that commits use as well.
 
-        Full blocks of large files go ``delay`` seconds after they were written.  When the staging area is full,
-        everything goes, and files refer to the blocks at once; ``moved`` is told the inode numbers (under the lock),
-        which must be journalled again.  ``lock`` is the file system's.
+        Full blocks of large files go ``delay`` seconds after they were written; ``afterwards`` says what becomes of the
+        staged data.  When the staging area is full, everything goes, and files refer to the blocks at once.  ``keep``
+        is called before files refer to blocks that no version has, and ``moved`` is told their inode numbers (under the
+        lock), which must be journalled again.  ``lock`` is the file system's.
         """
 
         def relieve() -> None:
-            self._relieve(writer, lock, moved)
+            self._relieve(writer)
 
         self.writer = writer
+        self._lock, self._moved, self._keep = lock, moved, keep
         self._relieve_all = relieve
-        self._early = EarlyUploader(writer, self._reader, self._early_blocks, delay=delay, lock=lock, relieve=relieve)
+        self._early = EarlyUploader(
+            writer,
+            self._reader,
+            self._early_blocks,
+            delay=delay,
+            lock=lock,
+            relieve=relieve,
+            refer=self._refer if afterwards is AfterUpload.GO else None,
+        )
         self.staging.on_full = self._early.make_room
+        if afterwards is AfterUpload.GO:
+            early = self._early
+            self.staging.hold(_HELD_BYTES, lambda: early.is_about_to_refer)
 
     @property
     def staged_bytes(self) -> int:
@@ -107,6 +130,11 @@ class FileContent:
         """
         if self._relieve_all is not None:
             self._relieve_all()
+
+    def stop_uploading(self) -> None:
+        """Begins no more uploads in the background; what is under way goes on, and its failures are not told."""
+        if self._early is not None:
+            self._early.stop()
 
     def close(self) -> None:
         """Ends background work and closes the staging area."""
@@ -165,8 +193,8 @@ class FileContent:
             extents.drop(offset, offset + length)
             return
         position = offset
-        for segment, start, size in parts:
-            extents.put(position, size, start, segment)
+        for source, start, size in parts:
+            extents.put(position, size, start, source)
             position += size
         self._written[extents] = node.ino
         if self._early is not None and position // WINDOW_BYTES != offset // WINDOW_BYTES:
@@ -196,9 +224,10 @@ class FileContent:
         if ahead:
             self._reader.prefetch(ahead)
         first = pieces[0]
-        if first.length == size and isinstance(first.source, Segment):
+        if first.length == size and not isinstance(first.source, BlockRef):
             # What follows does the same, and takes longer for small files.
-            return first.source.read(first.skip, size)
+            staged: bytes = first.source.read(first.skip, size)
+            return staged
         found = read_each(pieces, self._reader)
         if len(found) == 1 and len(found[0]) == size:
             return found[0]
@@ -259,22 +288,40 @@ class FileContent:
         if not live.staged:
             self._written.pop(live, None)
 
-    def _relieve(
-        self, writer: BlockWriter, lock: AbstractContextManager[object], moved: Callable[[int], None] | None
-    ) -> None:
+    def _relieve(self, writer: BlockWriter) -> None:
         """Uploads what is staged, and lets live files refer to the blocks."""
+        if self._keep is not None:
+            self._keep()
         with self._flushing:
-            with lock:
-                forks = [(ino, live, live.fork()) for live, ino in self._written.items() if live.staged]
-            flush_extents([fork for _, _, fork in forks], writer, self._reader, self._early_blocks, self._max_extents)
-            with lock:
-                for ino, live, fork in forks:
-                    live.move(fork.moves)
-                    if not live.staged:
-                        self._written.pop(live, None)
-                    if moved is not None:
-                        moved(ino)
+            with self._lock:
+                forks = [(live, live.fork()) for live in self._written if live.staged]
+            flush_extents([fork for _, fork in forks], writer, self._reader, self._early_blocks, self._max_extents)
+            with self._lock:
+                for live, fork in forks:
+                    self._move(live, fork.moves)
             self.staging.begin_anew()
+
+    def _refer(self, uploaded: Sequence[UploadedWindow]) -> None:
+        """Lets live files refer to the blocks that windows of them have become."""
+        if self._keep is not None:
+            self._keep()
+        with self._lock:
+            for window in uploaded:
+                live = window.extents()
+                if live is not None:
+                    self._move(live, moves_into(window.pending.ref, window.pieces))
+        self.staging.given_up()
+
+    def _move(self, live: ExtentMap, moves: Sequence[Move]) -> None:
+        """Lets a live file refer to blocks (under the lock)."""
+        ino = self._written.get(live)
+        if ino is None:
+            return
+        live.move(moves)
+        if not live.staged:
+            self._written.pop(live, None)
+        if self._moved is not None:
+            self._moved(ino)
 
     def _known(self, pieces: Any) -> list[Piece]:
         """Extents of a record, with staged data found again."""
@@ -285,6 +332,6 @@ class FileContent:
                 part = self.staging.find(source)
                 if part is None:
                     raise CorruptRecord("extents of a version refer to data that were never committed")
-                piece = Piece(offset, length, part.start + skip, part.segment)
+                piece = Piece(offset, length, part.start + skip, part.source)
             found.append(piece)
         return found

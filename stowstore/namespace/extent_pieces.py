@@ -40,6 +40,19 @@ END: Final = 1 << 63
 class StagedSource(Protocol):
     """Something that holds bytes not yet in any block; compared by identity."""
 
+    @property
+    def name(self) -> bytes:
+        """What tells it from all others, also after it is gone."""
+        ...
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes of a range.
+
+        Raises:
+            OSError: EIO where they are not what was written.
+        """
+        ...
+
     def journal_reference(self, start: int, length: int) -> BlockRef:
         """What a journal keeps of a range, in the form of a block reference."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from stowstore.index.keys import XATTR, after_prefix
 from stowstore.index.snapshot import Snapshot
-from stowstore.namespace.interfaces import Content, MetaStore
+from stowstore.namespace.interfaces import AfterUpload, Content, MetaStore
 from stowstore.namespace.journal import INTERVAL_SECONDS, Journal
 from stowstore.namespace.loading import LoadOperations
 from stowstore.namespace.permissions import PermissionChecks
@@ -62,9 +62,22 @@ class FileSystem(LoadOperations):
         """The writer that commits use, for blocks that `load_files` is to refer to; None where nothing is uploaded."""
         return self.content.writer
 
-    def upload_early(self, writer: Any, *, delay: float) -> None:
-        """Begins to upload what has been written, in the background, to the writer that commits use as well."""
-        self.content.upload_early(writer, delay=delay, lock=self._lock, moved=self._uploaded)
+    def upload_early(
+        self,
+        writer: Any,
+        *,
+        delay: float,
+        keep: Callable[[], None] | None = None,
+        afterwards: AfterUpload = AfterUpload.STAY,
+    ) -> None:
+        """Begins to upload what has been written, in the background, to the writer that commits use as well.
+
+        ``keep`` is called before files refer to blocks that no version has; ``afterwards`` says whether that happens as
+        soon as a block is in the store, or when a commit asks for it.
+        """
+        self.content.upload_early(
+            writer, delay=delay, lock=self._lock, moved=self._uploaded, keep=keep, afterwards=afterwards
+        )
 
     def upload(self) -> None:
         """Returns when the bytes of all files written so far are in the store; they are published by a commit only.

@@ -18,7 +18,7 @@ from stowstore.namespace.early import EarlyBlocks
 from stowstore.namespace.extents import ExtentMap, Move, Piece
 from stowstore.namespace.pieces import read_pieces
 
-__all__ = ["MAX_EXTENTS_PER_WINDOW", "flush_extents"]
+__all__ = ["MAX_EXTENTS_PER_WINDOW", "flush_extents", "moves_into"]
 
 #: A changed window of more extents than this is written anew.
 MAX_EXTENTS_PER_WINDOW: Final = 16
@@ -54,13 +54,19 @@ def flush_extents(
             flushed.append(_Flushed(extents, run, pending))
     writer.flush()
     for extents, pieces, pending in flushed:
-        block = pending.ref
-        new_skip = 0
-        for offset, length, skip, source in pieces:
-            extents.moves.append(Move(offset, length, skip, source, new_skip, block))
-            new_skip += length
+        extents.moves.extend(moves_into(pending.ref, pieces))
     for extents in dict.fromkeys(one.extents for one in flushed):
         extents.move(extents.moves)
+
+
+def moves_into(block: BlockRef, pieces: Iterable[Piece]) -> list[Move]:
+    """What lies where, once pieces have become a block, back to back."""
+    moves: list[Move] = []
+    new_skip = 0
+    for offset, length, skip, source in pieces:
+        moves.append(Move(offset, length, skip, source, new_skip, block))
+        new_skip += length
+    return moves
 
 
 def _runs(extents: ExtentMap, max_extents: int) -> Iterator[list[Piece]]:

@@ -12,14 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from stowstore.index.records import InodeRecord
 
-__all__ = ["Content", "EncodedExtents", "Extents", "FileNode", "MetaStore", "Scan"]
+__all__ = ["AfterUpload", "Content", "EncodedExtents", "Extents", "FileNode", "MetaStore", "Scan"]
 
 #: Reads records of the version below in key order, from a key to below another.
 Scan = Callable[[bytes, bytes | None], Iterator[tuple[bytes, bytes]]]
+
+
+class AfterUpload(Enum):
+    """What becomes of staged data that were uploaded before a commit asked for them."""
+
+    STAY = "stay"
+    """They stay staged until the commit, and are read from there: for stores that are further away."""
+    GO = "go"
+    """Files refer to the blocks at once: for stores on the same disk, which need not take everything twice."""
 
 
 class EncodedExtents(NamedTuple):
@@ -191,8 +201,13 @@ class Content(Protocol):
         delay: float,
         lock: AbstractContextManager[object],
         moved: Callable[[int], None] | None = None,
+        keep: Callable[[], None] | None = None,
+        afterwards: AfterUpload = AfterUpload.STAY,
     ) -> None:
-        """Begins to upload in the background; ``moved`` is told, under the lock, which files refer to blocks now."""
+        """Begins to upload in the background; ``moved`` is told, under the lock, which files refer to blocks now.
+
+        ``keep`` is called before they refer to blocks that no version has.
+        """
         ...
 
     @property
@@ -202,6 +217,10 @@ class Content(Protocol):
 
     def upload(self) -> None:
         """Uploads what is staged, without the lock, and returns when the store has it."""
+        ...
+
+    def stop_uploading(self) -> None:
+        """Begins no more uploads in the background; what is under way may go on until `close`."""
         ...
 
     def close(self) -> None:

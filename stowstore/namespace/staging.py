@@ -5,15 +5,16 @@ and pending uploads hold its object, so its lifetime is that of the object.  Bes
 checksums, one a stretch written, which proves what a crash has left.
 
 Without a directory, segments are anonymous memory: for sessions that need not survive a crash.
+
+Where files come to refer to blocks soon after they were written, large writes stay in memory for so long: see
+`StagingArea.hold`.  Until a journal refers to them a crash loses them either way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import tempfile
 import threading
 import time
 import weakref
@@ -22,10 +23,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from datastore.errors import ConfigError
 from stowstore.chunks.block import BlockRef
 from stowstore.chunks.patience import WouldWait, must_not_wait
 from stowstore.namespace.errors import posix_error
+from stowstore.namespace.staging_files import (
+    anonymous_file,
+    claim_directory,
+    made_files,
+    segment_file,
+    sums_file,
+    sync_directory,
+)
 from stowstore.namespace.staging_segments import (
     JOURNAL_CODEC,
     Buffer,
@@ -33,6 +41,7 @@ from stowstore.namespace.staging_segments import (
     Segment,
     is_journal_reference,
 )
+from stowstore.namespace.staging_stretches import STRETCH_BYTES, RetiredStretch, Stretch
 
 __all__ = ["JOURNAL_CODEC", "Segment", "StagedPart", "StagingArea"]
 
@@ -42,14 +51,20 @@ SEGMENT_BYTES: Final = 64 << 20
 #: Writes up to this size are gathered in memory; larger ones are written at once.
 _DIRECT_BYTES: Final = 256 << 10
 
+#: Writes from this size on are held in memory, where any are.
+_HELD_BYTES: Final = 64 << 10
+
 #: How often a writer that waits looks whether there is room, seconds.
 _POLL: Final = 0.02
 
+#: How long a writer waits for held data to be given up while none are; then some are written to the disk, seconds.
+_HELD_PATIENCE: Final = 0.2
+
 
 class StagedPart(NamedTuple):
-    """``length`` bytes of a segment from ``start`` on."""
+    """``length`` bytes of a segment or a stretch from ``start`` on."""
 
-    segment: Segment
+    source: Segment | Stretch
     start: int
     length: int
 
@@ -87,6 +102,16 @@ class StagingArea:
         self._retired: deque[RetiredSegment] = deque()
         self._waiting_for_journal: list[RetiredSegment] = []
         self._used = 0
+        # What large writes may take in memory, what they do, who is about to give some of it up, and what has been.
+        self._max_held = 0
+        self._held = 0
+        self._gives_up: Callable[[], bool] | None = None
+        self._given_up = threading.Event()
+        self._filling: Stretch | None = None
+        self._stretches: weakref.WeakValueDictionary[bytes, Stretch] = weakref.WeakValueDictionary()
+        self._retired_stretches: deque[RetiredStretch] = deque()
+        # Those that a journal may refer to, and the disk does not have yet.
+        self._unwritten: set[Stretch] = set()
         # How many files were made in the directory, and how many of them it is known to name whatever happens.
         self._made = 0
         self._named = 0
@@ -94,7 +119,7 @@ class StagingArea:
         self._closed = False
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._claim = _claim(directory)
+            self._claim = claim_directory(directory)
             self._recover(directory)
 
     @property
@@ -102,6 +127,12 @@ class StagingArea:
         """Bytes that the segments hold."""
         self._reap()
         return self._used
+
+    @property
+    def held(self) -> int:
+        """Bytes of them that large writes have in memory; see `hold`."""
+        self._reap()
+        return self._held
 
     def append(self, data: Buffer) -> list[StagedPart]:
         """Takes data; where they lie, in one part unless a segment is full.
@@ -116,6 +147,8 @@ class StagingArea:
             if must_not_wait():
                 raise WouldWait
             self._wait_for_room(size)
+        if self._max_held and size >= _HELD_BYTES:
+            return self._hold(data, view)
         if size <= _DIRECT_BYTES:
             with self._lock:
                 segment = self._open
@@ -150,25 +183,43 @@ class StagingArea:
             taken += length
         return parts
 
+    def hold(self, max_bytes: int, gives_up: Callable[[], bool]) -> None:
+        """Has large writes stay in memory from now on, up to ``max_bytes`` of them.
+
+        ``gives_up`` says whether some of them will be given up soon, for which a writer waits that finds no room; else
+        the oldest are written to the disk.
+        """
+        self._max_held = max_bytes
+        self._gives_up = gives_up
+
+    def given_up(self) -> None:
+        """Says that held data may have been given up."""
+        self._given_up.set()
+
     def write_out(self, *, durable: bool) -> None:
-        """Hands everything to the operating system; ``durable`` also waits until the disk has it.
+        """Hands what a journal may refer to to the operating system; ``durable`` also waits until the disk has it.
 
         Raises:
             OSError: the disk cannot take it; what is in memory stays there, and can be tried again.
         """
+        with self._lock:
+            unwritten = list(self._unwritten)
+        for stretch in unwritten:
+            self._write_down(stretch)
+        del unwritten
         with self._lock:
             segments = [segment for segment in list(self._segments.values()) if segment.is_dirty]
             made = self._made
         for segment in segments:
             segment.write_out(durable=durable)
         if durable and made != self._named and self.directory is not None:
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
             self._named = made
 
     def begin_anew(self) -> None:
         """Appends to another segment from now on, so that the one being filled can be given up."""
         with self._lock:
-            self._open = None
+            self._open = self._filling = None
 
     def find(self, reference: BlockRef) -> StagedPart | None:
         """What a journal's reference stands for, or None where it is not of this area.
@@ -183,7 +234,7 @@ class StagingArea:
         if segment is None or not segment.has(start, length):
             raise posix_error(
                 errno.EIO,
-                f"the journal refers to {length} staged bytes of {self.directory / _file_name(reference.pack)}, "
+                f"the journal refers to {length} staged bytes of {segment_file(self.directory, reference.pack)}, "
                 "which is not there or damaged; open the last version with an empty journal",
             )
         self._wanted.add(segment.name)
@@ -224,7 +275,7 @@ class StagingArea:
         finally:
             with self._lock:
                 self._closed = True
-                self._open = None
+                self._open = self._filling = None
                 self._recoverable = {}
                 if self._claim is not None:
                     os.close(self._claim)
@@ -233,26 +284,91 @@ class StagingArea:
     def _begin_segment(self) -> Segment:
         if self._closed:
             raise posix_error(errno.EBADF, "the staging area is closed")
+        name = os.urandom(16)
         if self.directory is None:
-            descriptor = _anonymous_file()
-            segment = Segment(os.urandom(16), descriptor, None, None, self._retired)
+            segment = Segment(name, anonymous_file(), None, None, self._retired)
         else:
-            name = os.urandom(16)
-            path = self.directory / _file_name(name)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                sums = os.open(
-                    path.with_suffix(".sums"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND, 0o600
-                )
-            except OSError:
-                os.close(descriptor)
-                path.unlink()
-                raise
-            segment = Segment(name, descriptor, sums, path, self._retired)
+            path = segment_file(self.directory, name)
+            segment = Segment(name, *made_files(path), path, self._retired)
             self._made += 1
         self._segments[segment.name] = segment
         self._open = segment
         return segment
+
+    def _hold(self, data: Buffer, view: memoryview) -> list[StagedPart]:
+        size = len(view)
+        if self._held + size > self._max_held:
+            self._make_way(size)
+        parts: list[StagedPart] = []
+        limit = min(STRETCH_BYTES, self.segment_bytes)
+        for taken in range(0, size, limit):
+            part = data if size <= limit and isinstance(data, bytes) else bytes(view[taken : taken + limit])
+            with self._lock:
+                if self._closed:
+                    raise posix_error(errno.EBADF, "the staging area is closed")
+                stretch = self._filling
+                if stretch is None or stretch.size + len(part) > limit:
+                    stretch = self._filling = Stretch(self._find_place, self._retired_stretches)
+                    self._stretches[stretch.name] = stretch
+                parts.append(StagedPart(stretch, stretch.append(part), len(part)))
+                self._used += len(part)
+                self._held += len(part)
+        return parts
+
+    def _make_way(self, size: int) -> None:
+        """Waits until there is room in memory, or makes some by writing what has been there longest to the disk."""
+        self._reap()
+        held, deadline = self._held, time.monotonic() + _HELD_PATIENCE
+        while held + size > self._max_held and self._gives_up is not None and self._gives_up():
+            if must_not_wait():
+                raise WouldWait
+            self._given_up.wait(_POLL)
+            self._given_up.clear()
+            self._reap()
+            if self._held < held:
+                deadline = time.monotonic() + _HELD_PATIENCE
+            elif time.monotonic() > deadline:
+                break
+            held = self._held
+        if held + size <= self._max_held:
+            return
+        # Half of it at once: whoever waited in vain is not to wait again for the next write.
+        while self._held + size > self._max_held // 2:
+            oldest = self._oldest_stretch()
+            if oldest is None:
+                return
+            try:
+                self._write_down(oldest)
+            except OSError:
+                if self.on_full is not None:
+                    self.on_full()
+                raise
+            del oldest
+            self._reap()
+
+    def _oldest_stretch(self) -> Stretch | None:
+        with self._lock:
+            return next(self._stretches.values(), None)
+
+    def _find_place(self, stretch: Stretch) -> tuple[Segment, int]:
+        """Gives a stretch its place in a segment, where it has none."""
+        with self._lock:
+            if stretch.place is None:
+                if self._filling is stretch:
+                    self._filling = None
+                segment = self._open
+                if segment is None or segment.size + stretch.size > self.segment_bytes:
+                    segment = self._begin_segment()
+                stretch.place = segment, segment.reserve(stretch.size)
+                self._unwritten.add(stretch)
+            return stretch.place
+
+    def _write_down(self, stretch: Stretch) -> None:
+        freed = stretch.write_down()
+        with self._lock:
+            self._held -= freed
+            self._unwritten.discard(stretch)
+            self._stretches.pop(stretch.name, None)
 
     def _wait_for_room(self, size: int) -> None:
         deadline = time.monotonic() + self.patience
@@ -279,17 +395,25 @@ class StagingArea:
             time.sleep(min(_POLL, left))
 
     def _reap(self) -> None:
-        """Takes notice of segments that have been given up."""
+        """Takes notice of segments and stretches that have been given up."""
         while self._retired:
             with self._lock:
                 try:
                     retired = self._retired.popleft()
                 except IndexError:
-                    return
+                    break
                 if retired.journalled:
                     self._waiting_for_journal.append(retired)
                 else:
                     self._used -= retired.size
+        while self._retired_stretches:
+            with self._lock:
+                try:
+                    size = self._retired_stretches.popleft().size
+                except IndexError:
+                    break
+                self._held -= size
+                self._used -= size
 
     def _recover(self, directory: Path) -> None:
         """Opens the segments of a former process, each as far as it is whole."""
@@ -297,41 +421,10 @@ class StagingArea:
             with contextlib.suppress(ValueError):
                 name = bytes.fromhex(path.stem)
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                sums = os.open(path.with_suffix(".sums"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
+                sums = os.open(sums_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
                 segment = Segment(name, descriptor, sums, path, self._retired)
                 segment.journalled = True
                 segment.verify()
                 self._made += 1
                 self._segments[name] = self._recoverable[name] = segment
                 self._used += segment.size
-
-
-def _file_name(name: bytes) -> str:
-    return f"{name.hex()}.segment"
-
-
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("stowstore-staging", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _claim(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            f"the staging area {directory} is used by another session", hint="give every session a cache_dir of its own"
-        ) from error
-    return descriptor
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

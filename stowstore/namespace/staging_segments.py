@@ -15,10 +15,12 @@ from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import google_crc32c
+from crc32c import crc32c
 
 from stowstore.chunks.block import BlockRef
+from stowstore.disk_writes import write_all
 from stowstore.namespace.errors import posix_error
+from stowstore.namespace.staging_files import sums_file
 
 __all__ = ["JOURNAL_CODEC", "Buffer", "RetiredSegment", "Segment", "is_journal_reference"]
 
@@ -119,9 +121,9 @@ class Segment:
 
     def fill(self, start: int, data: Buffer) -> None:
         """Writes a reserved stretch; when it raises, the stretch stays unused."""
-        _write(self.descriptor, memoryview(data), start)
+        write_all(self.descriptor, data, start)
         if self._sums is not None:
-            stretch = _STRETCH.pack(start, len(data), _checksum(data))
+            stretch = _STRETCH.pack(start, len(data), crc32c(data))
             with self._lock:
                 self._stretches.append(stretch)
                 self._dirty = True
@@ -151,7 +153,7 @@ class Segment:
                 self._dirty = False
                 return
             if self._stretches:
-                _write(sums, memoryview(b"".join(self._stretches)), None)
+                write_all(sums, b"".join(self._stretches))
                 self._stretches.clear()
             if durable:
                 self._dirty = False
@@ -172,7 +174,7 @@ class Segment:
         for at in range(0, len(listed) - _STRETCH.size + 1, _STRETCH.size):
             start, length, expected = _STRETCH.unpack_from(listed, at)
             data = os.pread(self.descriptor, length, start)
-            if len(data) == length and _checksum(data) == expected:
+            if len(data) == length and crc32c(data) == expected:
                 proved.append((start, start + length))
         self._proved = _joined(proved)
 
@@ -186,9 +188,9 @@ class Segment:
         tail = self._tail
         if tail:
             with memoryview(tail) as data:
-                _write(self.descriptor, data, self._on_disk)
+                write_all(self.descriptor, data, self._on_disk)
                 if self._sums is not None:
-                    self._stretches.append(_STRETCH.pack(self._on_disk, len(tail), _checksum(data)))
+                    self._stretches.append(_STRETCH.pack(self._on_disk, len(tail), crc32c(data)))
             self._on_disk += len(tail)
             self._tail = bytearray()
 
@@ -245,7 +247,7 @@ class RetiredSegment(NamedTuple):
 
     def delete(self) -> None:
         if self.path is not None:
-            for path in (self.path, self.path.with_suffix(".sums")):
+            for path in (self.path, sums_file(self.path)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
@@ -264,17 +266,3 @@ def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             found.append((start, stop))
     return found
-
-
-def _checksum(data: Buffer) -> int:
-    # The C code takes bytes only; `bytes` of bytes copies nothing.
-    found: int = google_crc32c.value(bytes(data))
-    return found
-
-
-def _write(descriptor: int, data: memoryview, offset: int | None) -> None:
-    while data:
-        written = os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
-        data = data[written:]
-        if offset is not None:
-            offset += written

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import IO, Final, NamedTuple
 
+from stowstore.disk_writes import write_all
 from stowstore.namespace.filesystem import FileSystem
 from stowstore.namespace.inodes import Attributes
 from stowstore.namespace.permissions import ROOT
@@ -245,10 +246,9 @@ class Exporter:
                         piece = self._files.read(handle, offset, min(_PIECE, stop - offset))
                         if not piece:
                             break
-                        # A disk that is nearly full takes a part, and says so when the rest comes.
-                        taken = os.pwrite(out.fileno(), piece, offset)
-                        offset += taken
-                        written += taken
+                        write_all(out.fileno(), piece, offset)
+                        offset += len(piece)
+                        written += len(piece)
                 out.truncate(attributes.size)
         finally:
             self._files.release(handle)

@@ -99,7 +99,7 @@ class LeaseRecord:
 class Lease:
     """A lease that is held, and renewed by a thread until it is released; thread-safe.
 
-    ``on_lost`` is called once, from that thread, when it could not be kept.
+    ``on_lost`` is called once, from that thread, when it could not be kept; `on_renewed` whenever it was.
     """
 
     def __init__(
@@ -115,6 +115,8 @@ class Lease:
         self._reference = reference
         self._seconds = seconds
         self._on_lost = on_lost
+        #: May raise `StoreError`, which is logged.
+        self.on_renewed: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         now = time.time()
@@ -139,6 +141,11 @@ class Lease:
             self._stop.set()
             self._withdraw()
             raise
+
+    @property
+    def record(self) -> LeaseRecord:
+        """What it says of itself now."""
+        return self._record
 
     @property
     def token(self) -> str:
@@ -226,6 +233,8 @@ class Lease:
             try:
                 with self._lock:
                     self._renew()
+                if self.on_renewed is not None:
+                    self.on_renewed()
             except LeaseLost:
                 if self._on_lost is not None:
                     self._on_lost()

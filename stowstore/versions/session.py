@@ -29,11 +29,12 @@ from stowstore.index.snapshot import MERGE_RECORDS, Snapshot, SnapshotRef, commi
 from stowstore.index.tree import Tree, apply_changes
 from stowstore.namespace.content import FileContent
 from stowstore.namespace.filesystem import FileSystem
-from stowstore.namespace.interfaces import MetaStore
+from stowstore.namespace.interfaces import AfterUpload, MetaStore
 from stowstore.namespace.permissions import PermissionChecks
 from stowstore.namespace.staging import StagingArea
-from stowstore.versions.durability import directory_sync
+from stowstore.versions.durability import DirectorySync, directory_sync
 from stowstore.versions.errors import NoSuchVersion, NotCommitted, VolumeError
+from stowstore.versions.journal_lease import JournalLease
 from stowstore.versions.journals import BASE, PENDING, journal_name, open_journal
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, Lease
 from stowstore.versions.manifest import Manifest, Statistics, VersionName
@@ -111,13 +112,10 @@ class Session:
         #: A version whose head was sent and not answered: it may have been published.
         self._unanswered: Manifest | None = None
         self._writer: BlockWriter | None = None
+        self._durability: DirectorySync | None = None
+        self._journal_lease: JournalLease | None = None
         if lease is not None:
-            self._writer = chunks.writer(max_uploads=self._options.max_uploads)
-            files.upload_early(self._writer, delay=self._options.upload_delay)
-        writer = self._writer
-        self._durability = None if writer is None else directory_sync(root, lambda: writer.stats.packs)
-        if self._durability is not None and files.journal is not None:
-            files.journal.settle = self._durability.after_puts
+            self._upload_early(lease)
         self._closed = False
 
     @classmethod
@@ -287,18 +285,45 @@ class Session:
             if self.chunks.disk is not None:
                 ending.callback(self.chunks.disk.close)
             ending.callback(self.chunks.close)
-            ending.callback(self.files.content.close)
             if self._metastore is not None:
                 ending.callback(self._metastore.destroy if discard else self._metastore.close)
+            if self._journal_lease is not None:
+                ending.callback(self._let_journal_go, discard)
+            ending.callback(self.files.content.close)
             if self._writer is not None:
                 ending.callback(self._writer.close)
             ending.callback(self.files.close)
+            ending.callback(self.files.content.stop_uploading)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _upload_early(self, lease: Lease) -> None:
+        """Begins to upload while files are being written."""
+        writer = self._writer = self.chunks.writer(max_uploads=self._options.max_uploads)
+        self._durability = directory_sync(self.root, lambda: writer.stats.packs)
+        journal = self.files.journal
+        if self._durability is not None and journal is not None:
+            journal.settle = self._durability.after_puts
+        if self.meta_dir is not None:
+            assert self._metastore is not None
+            self._journal_lease = JournalLease(self.root, self._metastore, lease.record)
+            lease.on_renewed = self._journal_lease.extend
+        self.files.upload_early(
+            writer,
+            delay=self._options.upload_delay,
+            keep=None if self._journal_lease is None else self._journal_lease.require,
+            afterwards=AfterUpload.STAY if self._durability is None else AfterUpload.GO,
+        )
+
+    def _let_journal_go(self, discard: bool) -> None:
+        """Ends what keeps blocks for the journal, if it holds nothing or is about to be discarded."""
+        assert self._journal_lease is not None
+        if discard or not self.files.changed_inodes:
+            self._journal_lease.discard()
 
     def _writing(self) -> Lease:
         if self._lease is None:
@@ -307,11 +332,15 @@ class Session:
 
     def _commit(self, lease: Lease, options: CommitOptions) -> Manifest:
         self._settle()
+        if self._journal_lease is not None:
+            self._journal_lease.commit_begins()
         frozen = self.files.freeze()
         try:
             base = self._base
             if base is not None and base.volume == self.volume and frozen.is_empty and not options.parents:
                 self.files.commit_failed()
+                if self._journal_lease is not None:
+                    self._journal_lease.commit_done()
                 return base
             manifest, snapshot = self._publish(frozen, self.volume, options)
             self._announce(lease, manifest)
@@ -321,6 +350,8 @@ class Session:
             raise
         self._base = manifest
         self.files.commit_done(snapshot, {BASE: manifest.id.encode()})
+        if self._journal_lease is not None:
+            self._journal_lease.commit_done()
         self._rebase(lease, manifest)
         return manifest
 

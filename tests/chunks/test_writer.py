@@ -24,7 +24,7 @@ from stowstore.chunks.codec import BlockCodec
 from stowstore.chunks.packs import PackBuilder
 from stowstore.chunks.store import ChunkStore
 from stowstore.chunks.uploader import PackUploader
-from stowstore.chunks.writer import KnownBlocks, PendingBlock
+from stowstore.chunks.writer import BlockProgress, KnownBlocks, PendingBlock
 from tests.chunks.chunk_stores import PLAIN, SEALED, chunks, noise, prose, write
 
 WRITES = {Operation.WRITE}
@@ -256,6 +256,43 @@ def test_a_full_pipeline_of_failures_refuses_more_and_keeps_what_it_has() -> Non
         assert all(noise(BLOCK_BYTES, number) == opened.reader.read(b.ref) for number, b in enumerate(pending))
 
 
+def test_who_finds_no_room_tries_again_what_has_failed() -> None:
+    """A caller who only adds is not refused for ever once the store is back: nobody else may come to flush."""
+    store = FaultyStore(MemoryStore(), [Rule(Raise(PermissionDenied), operations=WRITES)])
+    with chunks(store) as opened:
+        writer = opened.writer(max_bytes=16 << 20)
+        for _ in range(3):
+            with pytest.raises(PermissionDenied):
+                [writer.add(noise(BLOCK_BYTES, number)) for number in range(100)]
+        store.clear()
+        with suppress(PermissionDenied):  # what failed after the last one was told
+            writer.add(noise(BLOCK_BYTES, 100))
+        for number in range(101, 110):
+            writer.add(noise(BLOCK_BYTES, number))
+        assert writer.stats.packs >= 4
+
+
+def test_the_progress_of_a_block() -> None:
+    """It is said for each block, and whenever a pack has come into the store."""
+    store = FaultyStore(MemoryStore(), [Rule(Stall(), operations=WRITES)])
+    with chunks(store) as opened:
+        writer = opened.writer()
+        told = threading.Event()
+        writer.on_stored = told.set
+        small, large = writer.add(noise(500)), writer.add(noise(BLOCK_BYTES))
+        while writer.progress(small) is BlockProgress.ENCODING or writer.progress(large) is BlockProgress.ENCODING:
+            time.sleep(0.001)
+        # A block that fills a pack does not wait for the next one.
+        assert (writer.progress(small), writer.progress(large)) == (BlockProgress.PACKED, BlockProgress.UNDER_WAY)
+        assert not told.is_set()
+        store.release()
+        assert told.wait(30)
+        assert (writer.progress(small), writer.progress(large)) == (BlockProgress.PACKED, BlockProgress.STORED)
+        again = writer.add(noise(BLOCK_BYTES))
+        writer.flush()
+        assert [BlockProgress.STORED] * 3 == [writer.progress(block) for block in (small, large, again)]
+
+
 def test_a_deadline_ends_the_waiting_not_the_upload() -> None:
     """A later flush finds the upload going on."""
     store = FaultyStore(MemoryStore(), [Rule(Stall(), operations=WRITES)])
@@ -332,7 +369,7 @@ def test_a_delayed_upload_goes_when_its_time_has_come() -> None:
         writer = opened.writer(upload_delay=0.02)
         for number in range(4):
             writer.add(noise(BLOCK_BYTES, number))
-        assert store.full(3)  # the last block is in the open pack
+        assert store.full(4)
         store.go.set()
         writer.flush()
 

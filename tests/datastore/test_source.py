@@ -50,7 +50,7 @@ def forms(data: bytes) -> dict[str, Any]:
 
 
 FORMS = sorted(forms(b""))
-IN_MEMORY = {"bytes", "bytearray", "memoryview"}
+IN_MEMORY = {"bytes", "bytearray", "list", "memoryview"}
 
 
 def md5(data: bytes) -> str:
@@ -130,6 +130,24 @@ def test_rewinding(form: str) -> None:
     assert first
     assert source.rewind() is able
     assert source.read() == (DATA if able else DATA[len(first) :])
+
+
+def test_pieces_are_handed_on_as_they_are() -> None:
+    """A list or tuple of bytes is one content, which is joined only for who needs it in one."""
+    parts = (DATA, b"", DATA[:100])
+    source = Source(parts, len(DATA) + 100)
+    assert source.parts is not None
+    assert all(left is right for left, right in zip(source.parts, parts, strict=True))
+    assert source.data == DATA + DATA[:100]
+    assert (source.parts, Source(DATA).parts, Source(io.BytesIO(DATA)).parts) == ((DATA + DATA[:100],), (DATA,), None)
+
+
+def test_many_pieces_are_never_joined() -> None:
+    """A list too large to be held twice is read piece by piece, as an iterator would be."""
+    piece = bytes(1 << 20)
+    source = Source([piece] * 17, 17 << 20)
+    assert (source.data, source.parts, source.rewindable) == (None, None, False)
+    assert sum(map(len, source)) == 17 << 20
 
 
 def test_a_file_is_rewound_to_where_it_stood() -> None:

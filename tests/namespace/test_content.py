@@ -25,6 +25,7 @@ from stowstore.chunks.store import ChunkStore
 from stowstore.index.records import CorruptRecord, InodeRecord
 from stowstore.namespace.content import FileContent
 from stowstore.namespace.extents import END, WINDOW_BYTES, ExtentMap
+from stowstore.namespace.interfaces import AfterUpload
 from stowstore.namespace.staging import StagingArea
 from tests.chunks.chunk_stores import chunks, noise
 
@@ -49,12 +50,18 @@ class Volume:
         self.more = more
         self.writer = opened.writer()
         self.content = FileContent(StagingArea(directory, **more), opened.reader)
+        self.early: dict[str, Any] | None = None
         self.lock = threading.Lock()
         self.files: dict[int, Node] = {}
         self.records: dict[int, InodeRecord] = {}
         self.keys: dict[bytes, bytes] = {}
         self.journal: dict[bytes, bytes | None] = {}
         self.journalled: dict[int, InodeRecord] = {}
+
+    def upload_early(self, **options: Any) -> None:
+        """Uploads in the background from now on, also after the next `reopen`."""
+        self.early = options
+        self.content.upload_early(self.writer, lock=self.lock, **options)
 
     def node(self, ino: int) -> Node:
         return self.files.setdefault(ino, Node(ino))
@@ -75,15 +82,17 @@ class Volume:
         return self.content.fetch(plan)
 
     def truncate(self, ino: int, size: int) -> None:
-        self.content.truncate(self.node(ino), size)
-        self.files[ino].size = size
+        with self.lock:
+            self.content.truncate(self.node(ino), size)
+            self.files[ino].size = size
 
     def scan(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         return iter([(k, self.keys[k]) for k in sorted(self.keys) if start <= k and (stop is None or k < stop)])
 
     def commit(self) -> int:
         """Commits everything as the file system does; how many records changed."""
-        forks = {ino: (node.size, node.extents.fork()) for ino, node in self.files.items()}
+        with self.lock:
+            forks = {ino: (node.size, node.extents.fork()) for ino, node in self.files.items()}
         self.content.flush([(ino, *fork) for ino, fork in forks.items()], self.writer)
         changed = 0
         for ino, (size, fork) in forks.items():
@@ -95,8 +104,9 @@ class Volume:
                 else:
                     self.keys[key] = value
             self.records[ino] = record(size, encoded, fork)
-            self.content.settle(self.files[ino].extents, fork)
-            self.content.forget(fork)
+            with self.lock:
+                self.content.settle(self.files[ino].extents, fork)
+                self.content.forget(fork)
         self.write_journal(everything=True)
         return changed
 
@@ -105,7 +115,8 @@ class Volume:
         if everything:
             self.journal = {}
         for ino, node in self.files.items():
-            encoded = node.extents.encode_for_journal(ino)
+            with self.lock:
+                encoded = node.extents.encode_for_journal(ino)
             self.journal.update(encoded.changes)
             self.journalled[ino] = record(node.size, encoded, node.extents)
         self.content.sync(durable=False)
@@ -115,6 +126,8 @@ class Volume:
         """Opens again from the version, or from the journal over it."""
         self.content.close()
         self.content = FileContent(StagingArea(self.directory, **self.more), self.chunks.reader)
+        if self.early is not None:
+            self.upload_early(**self.early)
         records = self.journalled if recover else self.records
         self.files = {}
         for ino, kept in records.items():
@@ -185,7 +198,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ino=files, at=places, length=st.integers(1, 20_000))
     def punch(self, ino: int, at: int, length: int) -> None:
-        self.volume.content.punch(self.volume.node(ino), at, length)
+        with self.volume.lock:
+            self.volume.content.punch(self.volume.node(ino), at, length)
         model = self.model[ino]
         length = max(0, min(length, len(model) - at))
         model[at : at + length] = bytes(length)
@@ -196,7 +210,8 @@ class Machine(RuleBasedStateMachine):
         if length <= 0 or (source == into and start < at + length and at < start + length):
             return
         node = self.volume.node(into)
-        self.volume.content.clone(self.volume.node(source), start, node, at, length)
+        with self.volume.lock:
+            self.volume.content.clone(self.volume.node(source), start, node, at, length)
         node.size = max(node.size, at + length)
         data = bytes(self.model[source][start : start + length])
         model = self.model[into]
@@ -246,6 +261,37 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestMachine = Machine.TestCase
+
+
+class EagerMachine(Machine):
+    """The same where files refer to blocks as soon as the store has them, and little is held in memory for so long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        patch = self.stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("stowstore.namespace.staging._HELD_BYTES", 1000)
+        patch.setattr("stowstore.namespace.content._HELD_BYTES", 6 * MIB)
+        self.volume.upload_early(delay=0.0, afterwards=AfterUpload.GO)
+
+    @rule(ino=Machine.files, window=st.integers(0, 1), seed=st.integers(1, 5), pieces=st.sampled_from([1, 4, 7]))
+    def fill(self, ino: int, window: int, seed: int, pieces: int) -> None:
+        """Writes a whole window in order, and a little more."""
+        data = noise(WINDOW_BYTES + 1000, seed)
+        step = -(-len(data) // pieces)
+        for at in range(0, len(data), step):
+            self.volume.write(ino, window * WINDOW_BYTES + at, data[at : at + step])
+        model, start = self.model[ino], window * WINDOW_BYTES
+        model.extend(bytes(max(0, start - len(model))))
+        model[start : start + len(data)] = data
+
+    @rule()
+    def wait(self) -> None:
+        """Leaves the background time to do what it does."""
+        time.sleep(0.02)
+
+
+EagerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestEagerMachine = EagerMachine.TestCase
 
 
 def test_small_files_share_packs_in_the_order_given(volume: Volume) -> None:
@@ -431,6 +477,68 @@ def test_full_windows_go_early(volume: Volume) -> None:
     volume.commit()
     assert volume.writer.stats.raw_bytes == 9 * MIB
     assert volume.read(1) == data
+
+
+def _blocks_of(volume: Volume, ino: int) -> list[bool]:
+    """Of each extent of a file, whether it lies in a block."""
+    with volume.lock:
+        return [isinstance(piece.source, BlockRef) for piece in volume.node(ino).extents.pieces(0, END)]
+
+
+def test_full_windows_are_let_go_of(volume: Volume, tmp_path: Path) -> None:
+    """Where that is asked for, files refer to blocks before any commit: nothing of them is staged or in memory then."""
+    moved: list[int] = []
+    volume.upload_early(delay=0.0, afterwards=AfterUpload.GO, moved=moved.append)
+    data = noise(9 * MIB)
+    for at in range(0, len(data), MIB):
+        volume.write(1, at, data[at : at + MIB])
+    _wait_until(lambda: _blocks_of(volume, 1) == [True, True, False])
+    assert (set(moved), volume.content.staging.held) == ({1}, MIB)
+    assert list(tmp_path.glob("staging/*.segment")) == []
+    assert volume.read(1) == data
+    volume.write(1, MIB, b"over it")
+    volume.commit()
+    assert volume.writer.stats.raw_bytes == 9 * MIB + 7
+    assert volume.read(1) == data[:MIB] + b"over it" + data[MIB + 7 :]
+
+
+def test_nothing_is_let_go_of_that_nobody_would_keep(volume: Volume) -> None:
+    """Before files refer to blocks somebody is asked to keep those; as long as that fails everything stays staged."""
+    failures = [TransientError("the store is gone")] * 3
+    kept: list[bool] = []
+
+    def keep() -> None:
+        if failures:
+            raise failures.pop()
+        kept.append(any(_blocks_of(volume, 1)))
+
+    volume.upload_early(delay=0.0, afterwards=AfterUpload.GO, keep=keep)
+    for number in range(5):
+        volume.write(1, number * 4 * MIB, noise(4 * MIB, number))
+        volume.write(1, (number + 1) * 4 * MIB, b"more")
+        _wait_until(lambda number=number: volume.writer.stats.packs > number)
+    _wait_until(lambda: _blocks_of(volume, 1) == [True] * 5 + [False])
+    assert kept[0] is False
+    assert b"".join(noise(4 * MIB, number) for number in range(5)) + b"more" == volume.read(1)
+
+
+def test_writing_goes_on_while_the_store_fails(tmp_path: Path) -> None:
+    """Then data go to the disk as they would without a store, and the commit that succeeds has them."""
+    store = FaultyStore(MemoryStore(), [Rule(Raise(), operations=[Operation.WRITE])])
+    with chunks(store) as opened:
+        volume = Volume(opened, tmp_path)
+        volume.upload_early(delay=0.0, afterwards=AfterUpload.GO)
+        for number in range(40):
+            volume.write(1, number * 4 * MIB, noise(4 * MIB, number))
+        assert volume.content.staging.held <= 64 * MIB
+        with pytest.raises(TransientError):
+            volume.commit()
+        assert not any(_blocks_of(volume, 1))
+        store.clear()
+        volume.commit()
+        assert all(_blocks_of(volume, 1))
+        assert all(volume.read(1, number * 4 * MIB, 4 * MIB) == noise(4 * MIB, number) for number in range(40))
+        volume.content.close()
 
 
 def test_a_full_staging_area_is_relieved(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ MIB = 1 << 20
 
 
 def read(parts: list[StagedPart]) -> bytes:
-    return b"".join(part.segment.read(part.start, part.length) for part in parts)
+    return b"".join(part.source.read(part.start, part.length) for part in parts)
 
 
 def references(parts: list[StagedPart]) -> list[BlockRef]:
     """What a journal keeps of parts."""
-    return [part.segment.journal_reference(part.start, part.length) for part in parts]
+    return [part.source.journal_reference(part.start, part.length) for part in parts]
 
 
 def files(directory: Path) -> int:
@@ -67,7 +67,7 @@ def test_a_directory_is_synced_for_the_files_made_in_it(tmp_path: Path, monkeypa
             raise failures.pop()
         synced.append(directory)
 
-    monkeypatch.setattr("stowstore.namespace.staging._sync_directory", sync)
+    monkeypatch.setattr("stowstore.namespace.staging.sync_directory", sync)
     area = StagingArea(tmp_path / "staging")
 
     def taken_and_synced() -> int:
@@ -96,7 +96,7 @@ def test_a_directory_is_synced_for_the_files_made_in_it(tmp_path: Path, monkeypa
 def test_neighbours_in_time_are_neighbours_in_a_segment(area: StagingArea) -> None:
     """Small pieces that follow each other lie back to back, so that their extents join."""
     parts = [area.append(bytes([number]) * 4096)[0] for number in range(100)]
-    assert {part.segment for part in parts} == {parts[0].segment}
+    assert {part.source for part in parts} == {parts[0].source}
     assert [part.start for part in parts] == list(range(0, 409600, 4096))
 
 
@@ -181,13 +181,13 @@ for size in (2 << 20, 2 << 20):
 assert area.used == (2 << 20) + 5, area.used
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 kept += area.append(b"c" * (2 << 20))
-assert b"".join(p.segment.read(p.start, p.length) for p in kept) == b"a" * (2 << 20) + b"small" + b"c" * (2 << 20)
-refs = [p.segment.journal_reference(p.start, p.length) for p in kept]
+assert b"".join(p.source.read(p.start, p.length) for p in kept) == b"a" * (2 << 20) + b"small" + b"c" * (2 << 20)
+refs = [p.source.journal_reference(p.start, p.length) for p in kept]
 area.write_out(durable=True)
 area.close()
 again = StagingArea(Path(sys.argv[1]))
 found = [again.find(ref) for ref in refs]
-assert b"".join(p.segment.read(p.start, p.length) for p in found) == b"a" * (2 << 20) + b"small" + b"c" * (2 << 20)
+assert b"".join(p.source.read(p.start, p.length) for p in found) == b"a" * (2 << 20) + b"small" + b"c" * (2 << 20)
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
 
@@ -198,12 +198,12 @@ def test_the_error_of_a_full_device_is_enospc(tmp_path: Path) -> None:
     area = StagingArea(tmp_path)
     kept = area.append(b"a" * 10)
     full = os.open("/dev/full", os.O_RDWR)
-    disk = os.dup(kept[0].segment.descriptor)
-    os.dup2(full, kept[0].segment.descriptor)
+    disk = os.dup(kept[0].source.descriptor)
+    os.dup2(full, kept[0].source.descriptor)
     with pytest.raises(OSError, match="No space") as raised:
         area.append(b"b" * MIB)
     assert raised.value.errno == errno.ENOSPC
-    os.dup2(disk, kept[0].segment.descriptor)
+    os.dup2(disk, kept[0].source.descriptor)
     assert read(kept) == b"a" * 10
     assert read(area.append(b"b" * MIB)) == b"b" * MIB
     os.close(full)
@@ -221,8 +221,8 @@ kept = [area.append(bytes([n]) * (300_000 + n)) for n in range(20)]
 area.write_out(durable=False)
 for parts in kept[::2]:
     for part in parts:
-        reference = part.segment.journal_reference(part.start, part.length)
-        print(reference.pack_bytes().hex(), part.segment.read(part.start, 1)[0])
+        reference = part.source.journal_reference(part.start, part.length)
+        print(reference.pack_bytes().hex(), part.source.read(part.start, 1)[0])
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -12,6 +12,7 @@ import secrets
 import time
 from typing import Final
 
+from stowstore.disk_writes import write_all
 from stowstore.locations.local.locking import Lock, LockMode, Locks
 from stowstore.locations.local.paths import DIRECTORY, READABLE_DIRECTORY, Root
 
@@ -53,12 +54,8 @@ class Draft:
         self.fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=directory.fd)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Writes all of it; the kernel takes less at once when the disk fills up or beyond 2 GiB."""
-        written = os.write(self.fd, data)
-        if written != len(data):
-            rest = memoryview(data)[written:]
-            while rest:
-                rest = rest[os.write(self.fd, rest) :]
+        """Writes all of it."""
+        write_all(self.fd, data)
 
     def finish(self, *, sync: bool) -> Identity:
         """Ends the writing and says what the version will be known by."""

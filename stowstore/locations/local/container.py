@@ -110,9 +110,10 @@ class LocalContainer:
             self._check(key, options)
         draft = self._draft()
         try:
-            data = source.data
-            if data is not None:
-                _write(draft, data)
+            parts = source.parts
+            if parts is not None:
+                for part in parts:
+                    _write(draft, part)
             else:
                 while piece := source.read(_PIECE):
                     _write(draft, piece)
