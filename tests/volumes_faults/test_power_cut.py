@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,29 @@ def _session(disk: Path) -> Iterator[Session]:
 
 def _contents(count: int) -> dict[str, bytes]:
     return {f"f{number}": Random(number).randbytes(200_000) for number in range(count)}
+
+
+def test_what_refers_to_blocks_survives(image: Path, tmp_path: Path) -> None:
+    """Large files refer to blocks before any commit: what is synced then is the blocks, and what keeps them."""
+    expected = {f"large{number}": Random(number).randbytes(9_000_000) for number in range(2)}
+    with _mounted(image, tmp_path / "disk") as disk, _session(disk) as session:
+        for name, data in expected.items():
+            write_file(session.files, name, data)
+        for _ in range(500):
+            if session.files.content.staging.held <= 2 * 1_000_000:
+                break
+            time.sleep(0.01)
+        session.files.fsync()
+        assert [one.name for one in (disk / "root" / "leases").iterdir() if one.name.startswith("_journal-")]
+        shutil.copyfile(image, tmp_path / "after")
+    with _mounted(tmp_path / "after", tmp_path / "disk") as disk:
+        (disk / "root" / "leases" / VOLUME).unlink()  # its time is over, too
+        assert [one.name for one in (disk / "root" / "leases").iterdir() if one.name.startswith("_journal-")]
+        assert list((disk / "root" / "packs").rglob("*"))
+        with _session(disk) as session:
+            assert expected == {name: read_file(session.files, name) for name in expected}
+            session.commit()
+            assert check(session.root, session.chunks, VOLUME, depth=CheckDepth.DATA).is_whole
 
 
 @pytest.mark.parametrize("publishing", ["commits", "uploads", "nothing"])
