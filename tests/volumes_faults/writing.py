@@ -96,7 +96,7 @@ def options_of(place: Place, **more: Any) -> SessionOptions:
 
 def root_of(place: Place) -> Root:
     store, base = open_root_store(place.root, create=ContainerPolicy.IF_MISSING)
-    return Root.open_or_create(store, base)
+    return Root.open_or_create(store, base, address=place.root)
 
 
 def write_and_kill(place: Place, seed: int, length: int, point: Point) -> Story:
@@ -144,7 +144,7 @@ def _write(pipe: Connection, place: Place, seed: int, length: int, point: Point,
         monkeypatch = pytest.MonkeyPatch()
         monkeypatch.setattr(session_module, "open_journal", lambda *args: _Journal(open_journal(*args), halt))
         store, base = open_root_store(place.root, create=ContainerPolicy.IF_MISSING)
-        root = Root.open_or_create(_Halting(store, halt), base)
+        root = Root.open_or_create(_Halting(store, halt), base, address=place.root)
         with Session.write(root, VOLUME, options_of(place, upload_delay=0.0)) as session:
             for number, step in enumerate(program(seed, length)):
                 pipe.send(("begin", number))
