@@ -191,6 +191,7 @@ def _collected(report: CollectionReport, rewritten: Rewriting, listed: str) -> d
         "garbage_bytes": report.garbage_bytes,
         "young": len(report.young),
         "young_bytes": sum(use.size for use in report.young),
+        "kept_for": [str(lease) for lease in report.keepers],
         "sparse": len(report.sparse),
         "rewrite": {
             "packs": [
@@ -217,6 +218,8 @@ def _show_collected(report: CollectionReport, rewritten: Rewriting, below: int, 
     )
     if report.young:
         click.echo(f"{len(report.young)} packs, {size_text(young)}, are not needed and too young to go")
+        for lease in report.keepers:
+            click.echo(f"  what is younger than that is kept for {lease}")
     if report.sparse:
         click.echo(f"{len(report.sparse)} packs are needed for less than {below} %")
     _show_rewriting(rewritten, dry_run=report.dry_run)

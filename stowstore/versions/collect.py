@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from datastore import context
 from datastore.errors import StoreError
@@ -30,7 +30,7 @@ from stowstore.chunks.store import ChunkStore, PackEntry
 from stowstore.runners import Runner
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.lease import DEFAULT_LEASE_SECONDS, read_lease
-from stowstore.versions.marking import LEASE_MARGIN, Marker, Marks, PackKey, Survey, VersionEntry, survey
+from stowstore.versions.marking import LEASE_MARGIN, HeldLease, Marker, Marks, PackKey, Survey, VersionEntry, survey
 from stowstore.versions.marking_parts import mark_in_parts
 from stowstore.versions.root import Root
 from stowstore.versions.ulid import is_ulid, new_ulid, ulid_seconds
@@ -97,9 +97,10 @@ class PackUse:
 class CollectionReport:
     """What a collection found and did; sizes in bytes.
 
-    ``garbage`` are packs that may go, or went unless ``dry_run``; ``young`` those nothing needs that are too young;
-    ``sparse`` those worth rewriting (see `stowstore.versions.rewriting`).  ``abandoned`` names versions of deleted
-    volumes, as ``volume/id``.  ``failed`` says which objects the store did not delete; the next collection tries again.
+    ``garbage`` are packs that may go, or went unless ``dry_run``; ``young`` those nothing needs that are too young, by
+    the grace period or by one of ``keepers``, the leases that began before it; ``sparse`` those worth rewriting (see
+    `stowstore.versions.rewriting`).  ``abandoned`` names versions of deleted volumes, as ``volume/id``.  ``failed``
+    says which objects the store did not delete; the next collection tries again.
     """
 
     dry_run: bool
@@ -109,6 +110,7 @@ class CollectionReport:
     versions: int
     garbage: tuple[PackUse, ...]
     young: tuple[PackUse, ...]
+    keepers: tuple[HeldLease, ...]
     sparse: tuple[PackUse, ...]
     abandoned: tuple[str, ...]
     candidates: DataReference
@@ -275,6 +277,7 @@ class _Run:
             versions=len(first.survey.versions),
             garbage=tuple(first.garbage.values()),
             young=first.young,
+            keepers=tuple(lease for lease in first.survey.leases if lease.record.started < self._now() - self._grace),
             sparse=tuple(sparse),
             abandoned=tuple(sorted(first.abandoned)),
             candidates=reference,
@@ -303,17 +306,11 @@ class _Run:
             failed |= self._delete(self._old_lists(), "deleting lists")
         for reference, error in failed.items():
             _log.warning("collect.not_deleted", reference=str(reference), error=str(error))
-        return CollectionReport(
+        return evolve(
+            report,
             dry_run=False,
-            packs=report.packs,
-            pack_bytes=report.pack_bytes,
-            live_bytes=report.live_bytes,
-            versions=report.versions,
             garbage=tuple(packs),
-            young=report.young,
-            sparse=report.sparse,
             abandoned=tuple(sorted(second.abandoned)),
-            candidates=report.candidates,
             deleted=len(deleted),
             deleted_bytes=sum(use.size for use in deleted),
             failed={str(reference): str(error) for reference, error in failed.items()},

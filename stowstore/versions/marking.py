@@ -310,6 +310,16 @@ class HeldLease:
         """Whether somebody may publish under it; what an interrupted import leaves only keeps what it has put."""
         return not self.volume.startswith("_")
 
+    def __str__(self) -> str:
+        kind, _, name = self.volume.partition("-")
+        if kind == "_journal":
+            return f"uncommitted work of {self.record}"
+        return (
+            f"an import into {name} by {self.record}"
+            if kind == "_import"
+            else f"the writer of {self.volume}, {self.record}"
+        )
+
 
 @frozen(kw_only=True)
 class Survey:

@@ -97,7 +97,9 @@ def test_what_a_journal_refers_to_is_not_collected(root: Root, options: SessionO
     with opened(root, options) as session:
         write(session)
     assert len(leases(root)) == 1
-    assert collected(root, options, after=20 * DAY).deleted == 0
+    report = collected(root, options, after=20 * DAY)
+    assert (report.deleted, len(report.young)) == (0, 2)
+    assert [str(lease).partition(" of ")[0] for lease in report.keepers] == ["uncommitted work"]
     with opened(root, options) as session:
         assert read(session) == noise(SIZE)
         session.commit()
