@@ -17,8 +17,8 @@ from stowstore.index.records import EntryRecord, Extent, InodeRecord, Superblock
 from stowstore.index.snapshot import SnapshotRef
 from stowstore.index.tree import build_tree
 from stowstore.versions.manifest import Manifest, Statistics
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import SessionOptions, chunk_store
 
 __all__ = ["FILE_BYTES", "directory_name", "file_name", "make_namespace", "place_of"]
 

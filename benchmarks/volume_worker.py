@@ -33,8 +33,9 @@ from stowstore.transfer import import_directory
 from stowstore.transfer.paths import entries
 from stowstore.versions.address import open_root_store
 from stowstore.versions.changes import path_changes
+from stowstore.versions.options import CommitOptions, SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import CommitOptions, Session, SessionOptions
+from stowstore.versions.session import Session
 
 __all__ = ["main"]
 

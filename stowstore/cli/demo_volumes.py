@@ -25,8 +25,9 @@ from stowstore.versions.check import check
 from stowstore.versions.findings import CheckDepth
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest
+from stowstore.versions.options import CommitOptions, SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import CommitOptions, Session, SessionOptions
+from stowstore.versions.session import Session
 from stowstore.versions.successors import merge_version
 
 __all__ = ["demonstrate"]

@@ -21,9 +21,10 @@ from stowstore.config import ContainerPolicy, Measuring
 from stowstore.versions.address import VolumeAddress, normal_root, open_root
 from stowstore.versions.errors import NoSuchVolume
 from stowstore.versions.manifest import VersionName
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.places import RootPlace
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.wording import printable
 
 __all__ = ["Access", "VolumePath", "is_plain", "printable", "volume_command"]

@@ -33,8 +33,9 @@ from stowstore.transfer.import_notes import ImportNotes
 from stowstore.transfer.paths import attributes_or_none, find, make_directories, parts_of
 from stowstore.transfer.xattrs import SourceXattrs, give_xattrs, update_xattrs, xattrs_of
 from stowstore.versions.errors import RootInUse
+from stowstore.versions.options import CommitOptions
 from stowstore.versions.root import RootFormat
-from stowstore.versions.session import CommitOptions, Session
+from stowstore.versions.session import Session
 from stowstore.whole_files import whole_file
 
 __all__ = ["cp", "create", "export", "import_"]

@@ -21,7 +21,7 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.versions.address import VolumeAddress
 from stowstore.versions.errors import VolumeError
 from stowstore.versions.manifest import Manifest, VersionName
-from stowstore.versions.session import CommitOptions
+from stowstore.versions.options import CommitOptions
 
 __all__ = ["Commands"]
 

@@ -20,7 +20,8 @@ from stowstore.mounts.counters import Counters, write_counters
 from stowstore.mounts.options import Hosting, Lifetime
 from stowstore.namespace.content import FileContent
 from stowstore.namespace.permissions import PermissionChecks
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.options import SessionOptions
+from stowstore.versions.session import Session
 from stowstore.volumes import ROVolume
 from stowstore.volumes.blocking_rw import hand_over
 from stowstore.volumes.registry import registry

@@ -16,8 +16,8 @@ from stowstore.index.node import NodeCache
 from stowstore.versions.changes import Change, path_changes
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import SessionOptions, chunk_store
 
 __all__ = ["ExploredRoot", "Newest", "Past"]
 

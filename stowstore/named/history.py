@@ -132,7 +132,7 @@ class HistoryOperations(NamedCore):
         """
         from stowstore.named.replicating import bring, link_file
         from stowstore.named.versions import root_of
-        from stowstore.versions.session import SessionOptions, chunk_store
+        from stowstore.versions.options import SessionOptions, chunk_store
         from stowstore.versions.successors import merge_version
         from stowstore.volumes.lineage import current_producer
         from stowstore.volumes.registry import registry

@@ -171,7 +171,8 @@ class MovingOperations(HistoryOperations):
         from stowstore.named.archiving import export_directory_tar
         from stowstore.named.versions import root_of
         from stowstore.transfer import export_tar
-        from stowstore.versions.session import Session, SessionOptions
+        from stowstore.versions.options import SessionOptions
+        from stowstore.versions.session import Session
         from stowstore.volumes.registry import registry
 
         if self._registry.load(name).backing is not BackingKind.CHUNKED and version is None:
@@ -205,7 +206,7 @@ class MovingOperations(HistoryOperations):
         from stowstore.named.versions import opened
         from stowstore.transfer import import_tar
         from stowstore.versions.address import VolumeAddress
-        from stowstore.versions.session import CommitOptions
+        from stowstore.versions.options import CommitOptions
 
         if record.backing is not BackingKind.CHUNKED:
             backing = backing_of(record.backing)

@@ -20,8 +20,8 @@ from stowstore.versions.history import walk_history
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import Manifest, VersionName
 from stowstore.versions.marking import Marker
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 
 __all__ = ["Replicated", "bring", "link_file", "replicate"]

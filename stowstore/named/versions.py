@@ -21,8 +21,9 @@ from stowstore.named.registry import DATA
 from stowstore.namespace.permissions import PermissionChecks
 from stowstore.versions.address import VolumeAddress, normal_root
 from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
+from stowstore.versions.options import CommitOptions, SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.versions.successors import restore_version
 from stowstore.volumes import LogEntry, Volume
 from stowstore.volumes.blocking_rw import hand_over

@@ -135,9 +135,9 @@ class EarlyUploader:
     @property
     def is_about_to_refer(self) -> bool:
         """Whether files will soon refer to blocks instead of more staged data, if nothing fails."""
-        if self._refer is None:
+        if self._refer is None or self._failed:
             return False
-        if self._working or (self._waiting and self._waiting[0].due <= time.monotonic()):
+        if self._working or self._is_due():
             return True
         progress = self._writer.progress
         return any(progress(one.pending) is not BlockProgress.PACKED for one in self._uploaded)
@@ -165,7 +165,7 @@ class EarlyUploader:
                 if self._full:
                     self._full = False
                     self._relieve()
-                while self._waiting and self._waiting[0].due <= time.monotonic() and not self._stopping:
+                while self._is_due() and not self._stopping:
                     self._upload(self._waiting.popleft())
                     self._refer_to_stored()
                 self._refer_to_stored()
@@ -175,6 +175,13 @@ class EarlyUploader:
                 self._failed = True
             finally:
                 self._working = False
+
+    def _is_due(self) -> bool:
+        try:
+            return self._waiting[0].due <= time.monotonic()
+        except IndexError:
+            # The thread has taken the last one meanwhile.
+            return False
 
     def _upload(self, waiting: _Waiting) -> None:
         extents = waiting.extents()

@@ -30,8 +30,9 @@ from stowstore.versions.address import VolumeAddress, normal_root, open_root
 from stowstore.versions.errors import NoSuchVersion, NoSuchVolume
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.options import CommitOptions, SessionOptions
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import CommitOptions, Session, SessionOptions
+from stowstore.versions.session import Session
 
 __all__ = ["VolumeRecords"]
 

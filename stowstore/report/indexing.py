@@ -20,8 +20,9 @@ from stowstore.namespace.largest import largest_directories
 from stowstore.report.model import DirectoryFacts, IndexFacts, Problem, RootFacts
 from stowstore.versions.errors import CorruptManifest, NoSuchVersion
 from stowstore.versions.marking import Marker, Marks, PackKey
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 
 __all__ = ["DIRECTORIES", "read_index"]
 

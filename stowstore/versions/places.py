@@ -12,8 +12,8 @@ from stowstore.chunks.store import ChunkStore
 from stowstore.config import ContainerPolicy
 from stowstore.locations.registry import load_kind
 from stowstore.versions.address import kind_of_root, normal_root, open_root
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.versions.ulid import new_ulid
 
 __all__ = ["RootPlace", "public_options"]

@@ -24,8 +24,9 @@ from stowstore.versions.history import walk_history
 from stowstore.versions.journals import BASE, PENDING, ROOT, has_changes, journal_name, lies_in
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.numbering import advanced, next_ino
+from stowstore.versions.options import CommitOptions, SessionOptions, chunk_store
 from stowstore.versions.root import Root, check_volume_name
-from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 
 __all__ = ["recover_journal"]
 

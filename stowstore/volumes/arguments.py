@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from datastore.context import deadline
 from datastore.errors import ConfigError
 from stowstore.durations import parse_duration
+from stowstore.versions.options import CommitOptions
 from stowstore.versions.root import Root, check_volume_name
-from stowstore.versions.session import CommitOptions
 from stowstore.volumes.lineage import current_producer
 from stowstore.volumes.registry import registry
 

@@ -18,8 +18,9 @@ from stowstore.versions.changes import path_changes
 from stowstore.versions.errors import NoSuchVersion, Unrelated, VolumeError
 from stowstore.versions.history import walk_history
 from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.volumes.arguments import Directory, directory
 from stowstore.volumes.files import Files
 from stowstore.volumes.history import Change, LogEntry, VolumeUsage

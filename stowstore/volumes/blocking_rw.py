@@ -24,9 +24,10 @@ from stowstore.versions.errors import NoSuchVolume, NotCommitted, RootInUse, Vol
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.merging import Conflicts
 from stowstore.versions.migrating import migrate_volume
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from stowstore.volumes.arguments import (
     Directory,
     checked_switch,

@@ -26,8 +26,9 @@ from stowstore.config import ContainerPolicy
 from stowstore.namespace.permissions import ROOT
 from stowstore.store import open_store
 from stowstore.versions.address import open_root, open_root_store
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.servers import Server
 from tests.transfer.trees import require_attributes
 

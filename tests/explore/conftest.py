@@ -18,8 +18,9 @@ from stowstore.config import ContainerPolicy
 from stowstore.namespace.permissions import ROOT
 from stowstore.transfer.importing import import_directory
 from stowstore.versions.address import open_root
+from stowstore.versions.options import CommitOptions
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import CommitOptions, Session
+from stowstore.versions.session import Session
 
 #: Seconds a coroutine may take: something hangs.
 _PATIENCE = 100

@@ -18,8 +18,8 @@ from pathlib import Path
 from stowstore import Volume
 from stowstore.chunks.block import PackKind
 from stowstore.versions.lease import Lease
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.rewriting import rewrite_packs
-from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.golden.make import describe
 

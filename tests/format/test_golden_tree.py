@@ -14,7 +14,8 @@ from stowstore.versions.check import check
 from stowstore.versions.errors import LeaseHeld
 from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import read_lease
-from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.options import SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.volumes.registry import registry
 from tests.golden.make import describe
 from tests.golden.unpacking import unpack

@@ -23,8 +23,9 @@ from stowstore.versions.check import check
 from stowstore.versions.errors import FormatTooNew
 from stowstore.versions.findings import CheckDepth, FindingKind
 from stowstore.versions.manifest import Manifest
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from tests.volumes_faults.programs import write_file
 
 BASE = DataReference("mem://main/root")

@@ -19,9 +19,10 @@ from stowstore.chunks.encryption import Encryption
 from stowstore.versions.lease import Lease
 from stowstore.versions.manifest import VersionName
 from stowstore.versions.merging import Conflicts
+from stowstore.versions.options import CommitOptions, SessionOptions, chunk_store
 from stowstore.versions.rewriting import rewrite_packs
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.versions.successors import merge_version, restore_version
 from tests.format.reader import Damaged, NewerFormat, Reader, Version
 from tests.golden.unpacking import unpack

@@ -16,7 +16,7 @@ from stowstore.chunks.store import ChunkStore
 from stowstore.versions.check import check
 from stowstore.versions.errors import FormatTooNew
 from stowstore.versions.findings import CheckDepth
-from stowstore.versions.session import SessionOptions, chunk_store
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.golden.make import KEY, describe
 from tests.golden.unpacking import unpack

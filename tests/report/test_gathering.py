@@ -20,9 +20,9 @@ from stowstore.report.indexing import read_index
 from stowstore.report.model import Parent, RootFacts, VersionFacts, VolumeFacts
 from stowstore.report.page import render
 from stowstore.versions.collect import DAY, collect
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.prune import prune_versions
 from stowstore.versions.root import Root
-from stowstore.versions.session import SessionOptions, chunk_store
 from stowstore.volumes.registry import registry
 from tests.locations.s3_buckets import fresh_bucket
 from tests.report.conftest import HOSTILE, Story, write_hostile_root

@@ -18,8 +18,9 @@ from stowstore.namespace.filesystem import FileSystem
 from stowstore.transfer import export_directory, export_tar, import_directory, import_tar
 from stowstore.transfer.paths import find, parts_of
 from stowstore.versions.address import open_root_store
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.transfer.trees import snapshot
 
 
@@ -267,7 +268,8 @@ import os, pathlib, signal, sys
 from stowstore.transfer import import_directory
 from stowstore.versions.address import open_root_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.options import SessionOptions
+from stowstore.versions.session import Session
 
 place = pathlib.Path(sys.argv[1])
 store, base = open_root_store(f"file://{place}/root")

@@ -21,9 +21,10 @@ from stowstore.versions.address import open_root
 from stowstore.versions.collect import DAY, CollectionReport, collect
 from stowstore.versions.journal_lease import JOURNAL_LEASE_SECONDS, JournalLease
 from stowstore.versions.lease import Lease, read_lease
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.chunks.chunk_stores import noise
 
 MIB = 1 << 20

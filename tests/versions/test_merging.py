@@ -26,8 +26,9 @@ from stowstore.versions.errors import LeaseHeld, MergeConflict, NoSuchVersion, U
 from stowstore.versions.history import common_ancestor, walk_history
 from stowstore.versions.manifest import Manifest
 from stowstore.versions.merging import Conflicts
+from stowstore.versions.options import CommitOptions, SessionOptions, chunk_store
 from stowstore.versions.root import Root
-from stowstore.versions.session import CommitOptions, Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.versions.successors import merge_version, restore_version
 
 DIRECTORIES = ("", "a", "b", "a/deep")

@@ -20,8 +20,9 @@ from stowstore.namespace.permissions import ROOT
 from stowstore.versions.address import open_root
 from stowstore.versions.errors import CorruptManifest, FormatTooNew, NoSuchVersion, NoSuchVolume, RootInUse, VolumeError
 from stowstore.versions.manifest import Manifest, VersionName
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root, RootFormat
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 
 
 @pytest.fixture(params=["mem", "file"])

@@ -16,8 +16,9 @@ import pytest
 from datastore.errors import StoreError
 from stowstore.versions.check import check
 from stowstore.versions.findings import CheckDepth
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.volumes_faults.programs import ROOT_USER, Tree, read_file, tree_of, write_file
 from tests.volumes_faults.writing import VOLUME, Place, root_of
 

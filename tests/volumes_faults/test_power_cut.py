@@ -17,8 +17,9 @@ from stowstore.config import ContainerPolicy
 from stowstore.versions.address import open_root
 from stowstore.versions.check import check
 from stowstore.versions.findings import CheckDepth
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import RootFormat
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.volumes_faults.programs import read_file, write_file
 from tests.volumes_faults.writing import VOLUME
 

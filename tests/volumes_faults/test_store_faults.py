@@ -23,8 +23,9 @@ from stowstore.versions.address import open_root_store
 from stowstore.versions.check import check
 from stowstore.versions.errors import RootInUse
 from stowstore.versions.findings import CheckDepth
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests import servers
 from tests.servers.requiring import are_required
 from tests.volumes_faults.programs import Tree, perform, program, states, tree_of, write_file

@@ -23,9 +23,10 @@ from stowstore.versions.check import check
 from stowstore.versions.errors import LeaseHeld, LeaseLost, RootInUse, VolumeError
 from stowstore.versions.findings import CheckDepth
 from stowstore.versions.lease import LeaseRecord
+from stowstore.versions.options import SessionOptions, chunk_store
 from stowstore.versions.recovering import recover_journal
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions, chunk_store
+from stowstore.versions.session import Session
 from stowstore.versions.successors import merge_version
 from tests.volumes_faults.programs import read_file, tree_of, write_file
 from tests.volumes_faults.writing import VOLUME, Place, options_of, root_of

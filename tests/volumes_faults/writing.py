@@ -28,8 +28,9 @@ from stowstore.versions import session as session_module
 from stowstore.versions.address import open_root_store
 from stowstore.versions.journals import open_journal
 from stowstore.versions.manifest import VersionName
+from stowstore.versions.options import SessionOptions
 from stowstore.versions.root import Root
-from stowstore.versions.session import Session, SessionOptions
+from stowstore.versions.session import Session
 from tests.volumes_faults.programs import perform, program
 
 __all__ = ["VOLUME", "Place", "Point", "Story", "options_of", "root_of", "write_and_kill"]
