@@ -122,6 +122,10 @@ class FileContent:
     def staged_bytes(self) -> int:
         return self.staging.used
 
+    @property
+    def held_bytes(self) -> int:
+        return self.staging.held
+
     def upload(self) -> None:
         """Uploads what is staged now, and returns when the store has it; files then refer to the blocks.
 

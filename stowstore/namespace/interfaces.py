@@ -215,6 +215,11 @@ class Content(Protocol):
         """Bytes that are not uploaded yet."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Those of them that are in memory, and are to be written to the local disk before a journal refers to them."""
+        ...
+
     def upload(self) -> None:
         """Uploads what is staged, without the lock, and returns when the store has it."""
         ...

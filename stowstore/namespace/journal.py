@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -68,6 +69,17 @@ class Journal:
         Raises:
             OSError, StoreError: the store or the staging area could not take it; it will be tried again.
         """
+        try:
+            self._write(durable=durable)
+        except OSError as error:
+            content = self._core.content
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not content.held_bytes:
+                raise
+            # The local disk has no room for what is in memory.  Once in blocks it needs none there.
+            content.upload()
+            self._write(durable=durable)
+
+    def _write(self, *, durable: bool) -> None:
         core = self._core
         with self._writing:
             with core._lock:

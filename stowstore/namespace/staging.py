@@ -110,8 +110,8 @@ class StagingArea:
         self._filling: Stretch | None = None
         self._stretches: weakref.WeakValueDictionary[bytes, Stretch] = weakref.WeakValueDictionary()
         self._retired_stretches: deque[RetiredStretch] = deque()
-        # Those that a journal may refer to, and the disk does not have yet.
-        self._unwritten: set[Stretch] = set()
+        # Those that a journal is about to refer to, and the disk does not have yet.
+        self._promised: set[Stretch] = set()
         # How many files were made in the directory, and how many of them it is known to name whatever happens.
         self._made = 0
         self._named = 0
@@ -202,11 +202,16 @@ class StagingArea:
         Raises:
             OSError: the disk cannot take it; what is in memory stays there, and can be tried again.
         """
-        with self._lock:
-            unwritten = list(self._unwritten)
-        for stretch in unwritten:
-            self._write_down(stretch)
-        del unwritten
+        promised = list(self._promised)
+        try:
+            for stretch in promised:
+                self._write_down(stretch)
+        except OSError:
+            # The journal does not come to refer to them now.  Kept, they would keep their segments, too, and with those
+            # the room on the disk that everything waits for.
+            self._promised.difference_update(promised)
+            raise
+        del promised
         with self._lock:
             segments = [segment for segment in list(self._segments.values()) if segment.is_dirty]
             made = self._made
@@ -308,7 +313,7 @@ class StagingArea:
                     raise posix_error(errno.EBADF, "the staging area is closed")
                 stretch = self._filling
                 if stretch is None or stretch.size + len(part) > limit:
-                    stretch = self._filling = Stretch(self._find_place, self._retired_stretches)
+                    stretch = self._filling = Stretch(self._find_place, self._promised, self._retired_stretches)
                     self._stretches[stretch.name] = stretch
                 parts.append(StagedPart(stretch, stretch.append(part), len(part)))
                 self._used += len(part)
@@ -360,14 +365,13 @@ class StagingArea:
                 if segment is None or segment.size + stretch.size > self.segment_bytes:
                     segment = self._begin_segment()
                 stretch.place = segment, segment.reserve(stretch.size)
-                self._unwritten.add(stretch)
             return stretch.place
 
     def _write_down(self, stretch: Stretch) -> None:
         freed = stretch.write_down()
         with self._lock:
             self._held -= freed
-            self._unwritten.discard(stretch)
+            self._promised.discard(stretch)
             self._stretches.pop(stretch.name, None)
 
     def _wait_for_room(self, size: int) -> None:
@@ -409,11 +413,13 @@ class StagingArea:
         while self._retired_stretches:
             with self._lock:
                 try:
-                    size = self._retired_stretches.popleft().size
+                    size, has_place = self._retired_stretches.popleft()
                 except IndexError:
                     break
                 self._held -= size
-                self._used -= size
+                if not has_place:
+                    # Else it is part of its segment.
+                    self._used -= size
 
     def _recover(self, directory: Path) -> None:
         """Opens the segments of a former process, each as far as it is whole."""

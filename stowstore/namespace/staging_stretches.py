@@ -19,9 +19,10 @@ STRETCH_BYTES: Final = BLOCK_BYTES
 
 
 class RetiredStretch(NamedTuple):
-    """A stretch of so many bytes that no object refers to any more, and that was never written down."""
+    """A stretch of so many bytes that no object refers to any more, that was never written down where its place is."""
 
     size: int
+    has_place: bool
 
 
 class _Chunks(NamedTuple):
@@ -33,18 +34,25 @@ class Stretch:
     """Data that were written one after the other; extents refer to it as to a segment.  Thread-safe but for `append`.
 
     ``find_place`` gives it a place in a segment.  It is asked for by the first journal that refers to the stretch, or
-    when memory is short; the data are copied there by `write_down`.
+    when memory is short; the data are copied there by `write_down`.  What a journal is about to refer to is put into
+    ``promised``, so that it outlives its last extent until it is written.
     """
 
-    __slots__ = ("__weakref__", "_chunks", "_find_place", "_retired", "_writing", "name", "place", "size")
+    __slots__ = ("__weakref__", "_chunks", "_find_place", "_promised", "_retired", "_writing", "name", "place", "size")
 
-    def __init__(self, find_place: Callable[[Stretch], tuple[Segment, int]], retired: deque[RetiredStretch]) -> None:
+    def __init__(
+        self,
+        find_place: Callable[[Stretch], tuple[Segment, int]],
+        promised: set[Stretch],
+        retired: deque[RetiredStretch],
+    ) -> None:
         #: Tells it from every other stretch and segment, for as long as anybody remembers it.
         self.name = os.urandom(16)
         self.size = 0
         #: The segment it lies in, or is going to, and from where on.
         self.place: tuple[Segment, int] | None = None
         self._find_place = find_place
+        self._promised = promised
         self._retired = retired
         self._writing = threading.Lock()
         self._chunks: _Chunks | None = _Chunks([], [])
@@ -96,6 +104,8 @@ class Stretch:
             OSError: there is no place for it.
         """
         segment, base = self.place or self._find_place(self)
+        if self.is_in_memory:
+            self._promised.add(self)
         return segment.journal_reference(base + start, length)
 
     def write_down(self) -> int:
@@ -115,6 +125,6 @@ class Stretch:
             return self.size
 
     def __del__(self) -> None:
-        # No lock may be taken here: this can run anywhere.  One that has a place is kept until it is written there.
+        # No lock may be taken here: this can run anywhere.
         if self._chunks is not None:
-            self._retired.append(RetiredStretch(self.size))
+            self._retired.append(RetiredStretch(self.size, self.place is not None))

@@ -79,4 +79,4 @@ def test_a_nursery_loads_what_a_daemon_needs_and_no_more() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert loaded >= {"stowstore.daemon.process", "stowstore.locations.local", "sqlite3"}
-    assert loaded.isdisjoint({"prometheus_client", "structlog", "asyncio", "ssl", "http.server", "argparse"})
+    assert loaded.isdisjoint({"prometheus_client", "structlog", "asyncio", "ssl", "http.server"})

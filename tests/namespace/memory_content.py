@@ -183,6 +183,8 @@ class MemoryContent:
     def upload_early(self, writer: Any, **options: Any) -> None:
         """Uploads with the commit only."""
 
+    held_bytes = 0
+
     def close(self) -> None: ...
 
     def sync(self, *, durable: bool = True) -> None:
