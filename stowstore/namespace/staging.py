@@ -110,8 +110,8 @@ class StagingArea:
         self._filling: Stretch | None = None
         self._stretches: weakref.WeakValueDictionary[bytes, Stretch] = weakref.WeakValueDictionary()
         self._retired_stretches: deque[RetiredStretch] = deque()
-        # Those that a journal is about to refer to, and the disk does not have yet.
-        self._promised: set[Stretch] = set()
+        # What a journal is about to refer to, until the disk has it.
+        self._promised: set[Segment | Stretch] = set()
         # How many files were made in the directory, and how many of them it is known to name whatever happens.
         self._made = 0
         self._named = 0
@@ -204,19 +204,18 @@ class StagingArea:
         """
         promised = list(self._promised)
         try:
-            for stretch in promised:
-                self._write_down(stretch)
-        except OSError:
-            # The journal does not come to refer to them now.  Kept, they would keep their segments, too, and with those
-            # the room on the disk that everything waits for.
+            for source in promised:
+                if isinstance(source, Stretch):
+                    self._write_down(source)
+            with self._lock:
+                segments = [segment for segment in list(self._segments.values()) if segment.is_dirty]
+                made = self._made
+            for segment in segments:
+                segment.write_out(durable=durable)
+        finally:
+            # Also when that failed: the journal does not come to refer to them then.  Kept, they would keep the room on
+            # the disk that everything may be waiting for.
             self._promised.difference_update(promised)
-            raise
-        del promised
-        with self._lock:
-            segments = [segment for segment in list(self._segments.values()) if segment.is_dirty]
-            made = self._made
-        for segment in segments:
-            segment.write_out(durable=durable)
         if durable and made != self._named and self.directory is not None:
             sync_directory(self.directory)
             self._named = made
@@ -291,10 +290,10 @@ class StagingArea:
             raise posix_error(errno.EBADF, "the staging area is closed")
         name = os.urandom(16)
         if self.directory is None:
-            segment = Segment(name, anonymous_file(), None, None, self._retired)
+            segment = Segment(name, anonymous_file(), None, None, self._retired, self._promised)
         else:
             path = segment_file(self.directory, name)
-            segment = Segment(name, *made_files(path), path, self._retired)
+            segment = Segment(name, *made_files(path), path, self._retired, self._promised)
             self._made += 1
         self._segments[segment.name] = segment
         self._open = segment
@@ -371,7 +370,6 @@ class StagingArea:
         freed = stretch.write_down()
         with self._lock:
             self._held -= freed
-            self._promised.discard(stretch)
             self._stretches.pop(stretch.name, None)
 
     def _wait_for_room(self, size: int) -> None:
@@ -428,7 +426,7 @@ class StagingArea:
                 name = bytes.fromhex(path.stem)
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 sums = os.open(sums_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
-                segment = Segment(name, descriptor, sums, path, self._retired)
+                segment = Segment(name, descriptor, sums, path, self._retired, self._promised)
                 segment.journalled = True
                 segment.verify()
                 self._made += 1

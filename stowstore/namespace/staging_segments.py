@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from crc32c import crc32c
 
@@ -39,7 +39,9 @@ Buffer = bytes | bytearray | memoryview
 class Segment:
     """One append-only file of staged data; deletes itself when nobody holds it.
 
-    A segment that a journal has referred to is kept on disk by its area until the journal refers to it no more.
+    A segment that a journal has referred to is kept on disk by its area until the journal refers to it no more.  One
+    that a journal is about to refer to is put into ``promised``, so that it outlives its last extent until it is
+    written out.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Segment:
         "_lock",
         "_on_disk",
         "_path",
+        "_promised",
         "_proved",
         "_retired",
         "_stretches",
@@ -61,7 +64,13 @@ class Segment:
     )
 
     def __init__(
-        self, name: bytes, descriptor: int, sums: int | None, path: Path | None, retired: deque[RetiredSegment]
+        self,
+        name: bytes,
+        descriptor: int,
+        sums: int | None,
+        path: Path | None,
+        retired: deque[RetiredSegment],
+        promised: set[Any],
     ) -> None:
         self.name = name
         self._files = _OpenFiles(descriptor, sums)
@@ -73,6 +82,7 @@ class Segment:
         self._sums = sums
         self._path = path
         self._retired = retired
+        self._promised = promised
         self._lock = threading.Lock()
         self._tail = bytearray()
         self._on_disk = 0
@@ -88,6 +98,7 @@ class Segment:
     def journal_reference(self, start: int, length: int) -> BlockRef:
         """What a journal keeps of a range, in the form of a block reference."""
         self.journalled = True
+        self._promised.add(self)
         return BlockRef(self.name, start, 0, length, JOURNAL_CODEC, _NO_NAME)
 
     def append(self, data: memoryview) -> int:

@@ -7,7 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from stowstore.chunks.block import BLOCK_BYTES, BlockRef
 from stowstore.namespace.staging_segments import Segment
@@ -43,7 +43,7 @@ class Stretch:
     def __init__(
         self,
         find_place: Callable[[Stretch], tuple[Segment, int]],
-        promised: set[Stretch],
+        promised: set[Any],
         retired: deque[RetiredStretch],
     ) -> None:
         #: Tells it from every other stretch and segment, for as long as anybody remembers it.

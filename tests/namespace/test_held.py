@@ -79,7 +79,7 @@ def test_data_of_any_size_read_back(area: StagingArea, tmp_path: Path) -> None:
 )
 def test_any_range_of_a_stretch(sizes: list[int], ranges: list[tuple[float, float]], writes_down: bool) -> None:
     """It is read as the bytes that were appended, wherever its pieces end, in memory and from its segment."""
-    segment = Segment(bytes(16), os.memfd_create("segment"), None, None, deque())
+    segment = Segment(bytes(16), os.memfd_create("segment"), None, None, deque(), set())
     stretch = Stretch(lambda asking: (segment, segment.reserve(asking.size)), set(), deque())
     whole = b"".join(Random(size).randbytes(size) for size in sizes)
     at = 0
@@ -196,7 +196,7 @@ def test_what_a_journal_refers_to_outlives_the_process(tmp_path: Path) -> None:
 def test_a_stretch_says_when_it_is_gone() -> None:
     """Only one that was never written down: the room of others is their segment's."""
     retired: deque[RetiredStretch] = deque()
-    segment = Segment(bytes(16), os.memfd_create("segment"), None, None, deque())
+    segment = Segment(bytes(16), os.memfd_create("segment"), None, None, deque(), set())
     for writes_down in (True, False):
         stretch = Stretch(lambda asking: (segment, segment.reserve(asking.size)), set(), retired)
         stretch.append(b"abc")

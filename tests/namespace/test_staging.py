@@ -140,6 +140,23 @@ def test_a_writer_waits_for_room(area: StagingArea) -> None:
     assert found == [b"x" * MIB]
 
 
+def test_what_a_journal_is_about_to_refer_to_outlives_its_last_extent(tmp_path: Path) -> None:
+    """Whoever moves data into blocks meanwhile does not take them from a journal that has been encoded already."""
+    area = StagingArea(tmp_path)
+    kept = {size: area.append(bytes([size % 251]) * size) for size in (5000, 300_000)}
+    area.hold(8 * MIB, lambda: False)
+    kept[400_000] = area.append(bytes([400_000 % 251]) * 400_000)
+    taken = {size: references(parts) for size, parts in kept.items()}
+    kept.clear()
+    area.write_out(durable=True)
+    area.close()
+    again = StagingArea(tmp_path)
+    for size, refs in taken.items():
+        found = [part for part in map(again.find, refs) if part is not None]
+        assert read(found) == bytes([size % 251]) * size
+    again.close()
+
+
 def test_many_writers_at_once(area: StagingArea) -> None:
     """Threads that write at the same time get their own bytes back."""
     wrong: list[int] = []
@@ -283,6 +300,7 @@ def test_journalled_data_wait_for_the_next_batch(tmp_path: Path) -> None:
     area = StagingArea(tmp_path, segment_bytes=MIB)
     parts = area.append(b"a" * MIB)
     references(parts)
+    area.write_out(durable=False)
     area.append(b"b")
     early = area.checkpoint()
     parts.clear()
@@ -342,7 +360,7 @@ def test_a_segment_that_is_found_while_it_ends_writes_to_no_other_file(tmp_path:
 
     paths = [tmp_path / "one.segment", tmp_path / "one.sums"]
     files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in paths]
-    segment = Segment(bytes(16), files[0], files[1], paths[0], Finder())
+    segment = Segment(bytes(16), files[0], files[1], paths[0], Finder(), set())
     reference = weakref.ref(segment)
     segment.append(memoryview(b"small"))
     del segment
