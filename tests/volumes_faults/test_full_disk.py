@@ -126,6 +126,23 @@ def test_full_cache_dir(disk: _SmallDisk, tmp_path: Path) -> None:
     _require_newest(root, expected)
 
 
+def test_what_a_full_cache_dir_does_not_take_is_synced_to_the_root(disk: _SmallDisk, tmp_path: Path) -> None:
+    """Large writes are in memory until a journal refers to them; where they have no room then, they become blocks."""
+    root = root_of(Place(tmp_path))
+    options = SessionOptions(meta_dir=tmp_path / "meta", cache_dir=disk.directory / "cache")
+    session = Session.write(root, VOLUME, options)
+    for number in range(10):
+        write_file(session.files, f"f{number}", _data(number))
+    disk.fill()
+    session.files.fsync()
+    expected = tree_of(session.files)
+    session.close()
+    with Session.write(root, VOLUME, options) as session:
+        assert tree_of(session.files) == expected == {f"f{number}": _data(number) for number in range(10)}
+        session.commit()
+    _require_newest(root, expected)
+
+
 def test_full_cache_dir_does_not_fail_readers(disk: _SmallDisk, tmp_path: Path) -> None:
     """A cache that cannot keep anything costs fetches, not errors."""
     root = root_of(Place(tmp_path))
