@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Final
 
-__all__ = ["make_way", "stay_behind"]
+__all__ = ["is_behind", "make_way", "stay_behind"]
 
 #: How much nicer the background is: a tenth of the processor is left to it where the foreground wants all.
 _NICENESS: Final = 10
@@ -23,6 +23,11 @@ _wanted = threading.Event()
 def stay_behind() -> None:
     """Has the threads of this process that call `make_way` from now on work at low priority."""
     _wanted.set()
+
+
+def is_behind() -> bool:
+    """Whether the background of this process stays behind."""
+    return _wanted.is_set()
 
 
 def make_way() -> None:
